@@ -1,0 +1,1 @@
+"""Decisions: pure functions and frozen dataclasses, standard library only, no I/O."""

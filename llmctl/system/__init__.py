@@ -1,0 +1,1 @@
+"""The world outside llmctl and the engine's API, one thing per module."""

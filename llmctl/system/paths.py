@@ -1,0 +1,62 @@
+"""Where llmctl keeps its files: XDG folders, each overridable by environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """llmctl's folders. Nothing is created by naming them."""
+
+    config: Path
+    data: Path
+    state: Path
+    cache: Path
+    engines: Path
+    system_profile: Path = Path("/etc/llmctl/profile.yaml")
+
+    @property
+    def profile(self) -> Path:
+        """The user's own profile."""
+        return self.config / "profile.yaml"
+
+    @property
+    def models(self) -> Path:
+        """llmctl's own model store, used where the user has none."""
+        return self.data / "models"
+
+    @property
+    def state_file(self) -> Path:
+        return self.state / "state.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def server_log(self) -> Path:
+        """What the engine writes to stdout and stderr, when llmctl started it."""
+        return self.logs / "server.log"
+
+
+def from_environment(environ: Mapping[str, str]) -> Paths:
+    """LLMCTL_{CONFIG,DATA,STATE,CACHE,ENGINES}_DIR win over the XDG folders of platformdirs."""
+    import platformdirs
+
+    dirs = platformdirs.PlatformDirs("llmctl", appauthor=False)
+
+    def pick(name: str, default: Path) -> Path:
+        value = environ.get(f"LLMCTL_{name}_DIR")
+        return Path(value).expanduser().absolute() if value else default
+
+    data = pick("DATA", dirs.user_data_path)
+    return Paths(
+        config=pick("CONFIG", dirs.user_config_path),
+        data=data,
+        state=pick("STATE", dirs.user_state_path),
+        cache=pick("CACHE", dirs.user_cache_path),
+        engines=pick("ENGINES", data / "engines"),
+    )

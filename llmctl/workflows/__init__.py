@@ -1,0 +1,1 @@
+"""What composes services. Each workflow takes services and a progress callback."""
