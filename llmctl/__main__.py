@@ -1,0 +1,21 @@
+"""The entry point. `--version` is answered before anything else is imported."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments == ["--version"]:
+        from llmctl import __version__
+
+        sys.stdout.write(f"llmctl {__version__}\n")
+        return 0
+    from llmctl import cli
+
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The command line: which verb is which function, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from llmctl import __version__
+from llmctl.env import Env
+from llmctl.errors import ExitCode, LlmctlError, UsageError
+from llmctl.output import Output
+
+# verb -> module:attribute. A module is imported when its verb is used, or when all of them are listed.
+COMMANDS = {
+    "up": "llmctl.commands.lifecycle:up",
+    "down": "llmctl.commands.lifecycle:down",
+    "status": "llmctl.commands.status:status",
+    "ask": "llmctl.commands.ask:ask",
+    "pull": "llmctl.commands.models:pull",
+    "list": "llmctl.commands.models:list_",
+    "rm": "llmctl.commands.models:rm",
+    "logs": "llmctl.commands.logs:logs",
+    "engine": "llmctl.commands.engine:app",
+    "profiles": "llmctl.commands.config:profiles",
+    "init": "llmctl.commands.config:init",
+    "config": "llmctl.commands.config:config",
+    "completion": "llmctl.commands.completion:completion",
+}
+
+
+class LazyCommands(MutableMapping[str, Any]):
+    """The verbs, each loaded at its first use."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            self._loaded[name] = load_command(name, COMMANDS[name])
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class LlmctlGroup(TyperGroup):
+    """A group whose commands are imported when they are used."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = LazyCommands()
+
+    def list_commands(self, _: Any) -> list[str]:
+        # The base class walks the items, which would import every verb to answer for one.
+        return list(COMMANDS)
+
+
+def new_typer(**settings: Any) -> typer.Typer:
+    """A Typer whose help is plain text: it pastes well and needs no Rich."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None, **settings)
+
+
+def load_command(name: str, target: str) -> Any:
+    module, attribute = target.split(":")
+    verb: Callable[..., Any] | typer.Typer = getattr(importlib.import_module(module), attribute)
+    if isinstance(verb, typer.Typer):
+        command = get_command(verb)
+        command.name = name
+        return command
+    single = new_typer()
+    single.command(name)(verb)
+    return get_command(single)
+
+
+app = new_typer(cls=LlmctlGroup, no_args_is_help=True)
+
+
+@app.callback()
+def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Operate one local LLM server: pinned, resident on the GPU, proved.
+
+    Start with: llmctl up
+    """
+    if version:
+        typer.echo(f"llmctl {__version__}")
+        raise typer.Exit
+
+
+def main(argv: list[str], env: Env | None = None) -> int:
+    """Run one command line; the exit code. The only place that catches, prints an error or decides a code."""
+    env = env or Env()
+    out = Output(env, json="--json" in argv)
+    try:
+        return run(argv, env)
+    except BrokenPipeError:
+        # The reader left (`| head -1`). Keep the interpreter's own flush at exit from complaining.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        out.interrupted()
+        return ExitCode.INTERRUPTED
+    except LlmctlError as error:
+        out.error(error)
+        return error.exit_code
+
+
+def run(argv: list[str], env: Env) -> int:
+    from typer import TyperException
+
+    group = get_command(app)
+    try:
+        code = group.main(args=list(argv), prog_name="llmctl", standalone_mode=False, obj=env)
+    except TyperException as error:
+        raise usage_error(error) from None
+    env.stdout.flush()
+    return ExitCode.OK if code is None else int(code)
+
+
+def usage_error(error: Any) -> UsageError:
+    """A wrong command line, in the words of every other error."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "llmctl"
+    return UsageError(error.format_message().rstrip("."), f"{path} --help")

@@ -1,0 +1,98 @@
+"""Env: the process's streams and environment, and every collaborator, built when first asked for.
+
+The one place where services are constructed. Tests give their own streams and environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from llmctl.client import Client
+    from llmctl.core.profile import Profile
+    from llmctl.engines import Engines
+    from llmctl.library import Library
+    from llmctl.residency import Residency
+    from llmctl.server import Server, ServerState
+    from llmctl.system.nvml import GpuInventory
+    from llmctl.system.paths import Paths
+
+
+class Env:
+    def __init__(
+        self,
+        environ: Mapping[str, str] | None = None,
+        stdin: TextIO | None = None,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        self.environ: Mapping[str, str] = os.environ if environ is None else environ
+        self.stdin = stdin or sys.stdin
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self._clients: dict[str, Client] = {}
+
+    @cached_property
+    def paths(self) -> Paths:
+        from llmctl.system.paths import from_environment
+
+        return from_environment(self.environ)
+
+    @cached_property
+    def state(self) -> ServerState | None:
+        """What the last `up` left behind, or None."""
+        return self.server.state()
+
+    @cached_property
+    def server(self) -> Server:
+        from llmctl.server import Server
+
+        return Server(self.paths, self.environ)
+
+    @cached_property
+    def engines(self) -> Engines:
+        from llmctl.engines import Engines
+
+        return Engines(self.paths, self.environ)
+
+    @cached_property
+    def residency(self) -> Residency:
+        from llmctl.residency import Residency
+
+        return Residency()
+
+    def library(self, base_url: str) -> Library:
+        """The models of the server at `base_url`."""
+        from llmctl.library import Library
+
+        return Library(self.client(base_url), self.paths)
+
+    def client(self, base_url: str) -> Client:
+        from llmctl.client import Client
+
+        if base_url not in self._clients:
+            self._clients[base_url] = Client(base_url)
+        return self._clients[base_url]
+
+    def profile(self, ref: str | None) -> Profile:
+        """The profile that `ref`, LLMCTL_PROFILE, the last `up`, or the files name; else init's choice."""
+        from llmctl.system.shipped import load_shipped, resolve
+
+        active = self.state.profile if self.state else None
+        return resolve(ref, self.paths, self.environ, active) or load_shipped(self.chosen_profile()[0])
+
+    def chosen_profile(self) -> tuple[str, str]:
+        """The shipped profile that fits this machine's GPUs, and why."""
+        from llmctl.core.gpu import choose_profile
+
+        choice = choose_profile(self.gpus().gpus)
+        return choice.name, choice.reason
+
+    def gpus(self) -> GpuInventory:
+        from llmctl.system import nvml
+
+        return nvml.gpus()
