@@ -1,0 +1,1 @@
+"""What a model needs, computed from its header: gguf reads the header."""
