@@ -1,0 +1,104 @@
+"""Small files: read within bounds, written as a whole or not at all. OSError ends here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from llmctl.errors import DiskFull, LlmctlError, NotFound
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def translated(action: str, path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an OSError inside into an LlmctlError that says `cannot ACTION PATH` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise failure(error, action, path) from error
+
+
+def failure(error: OSError, action: str, path: str | os.PathLike[str]) -> LlmctlError:
+    """The LlmctlError for an OSError met while trying to `action` (read, write, create ...) `path`."""
+    shown = os.fspath(path)
+    if error.errno in _FULL:
+        return DiskFull(f"cannot {action} {shown}: no space left on the disk", f"df -h {_folder(shown)}")
+    if error.errno == errno.ENOENT:
+        return NotFound(f"cannot {action} {shown}: no such file or folder")
+    if error.errno == errno.EROFS:
+        hint = "llmctl config shows each folder and the variable that moves it"
+        return LlmctlError(f"cannot {action} {shown}: the file system is read-only", hint, code="read_only")
+    if error.errno in _DENIED:
+        hint = f"ls -ld {_folder(shown)} {shown}"
+        return LlmctlError(f"cannot {action} {shown}: permission denied", hint, code="permission_denied")
+    reason = (error.strerror or str(error)).lower()
+    return LlmctlError(f"cannot {action} {shown}: {reason}", code="file_error")
+
+
+def _folder(path: str) -> Path:
+    """The nearest folder around `path` that is there."""
+    around = Path(path).absolute().parents
+    # os.path.isdir: Path.is_dir raises where a folder on the way may not be searched.
+    return next((folder for folder in around if os.path.isdir(folder)), around[-1])  # noqa: PTH112
+
+
+def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
+    """The bytes of a regular file of at most `limit_bytes`. A folder, device or pipe is an error."""
+    with translated("read", path):
+        # O_NONBLOCK: opening a pipe that nobody writes would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+                raise LlmctlError(f"cannot read {os.fspath(path)}: it is {what}", code="file_error")
+            content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        message = f"cannot read {os.fspath(path)}: it is larger than {limit_bytes:,} bytes"
+        raise LlmctlError(message, code="file_error")
+    return content
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes, mode: int = 0o644) -> None:
+    """Replace `path` with `content`: after a crash the old file or the new one is there, never half of it.
+
+    Makes missing folders. `mode` is narrowed by the umask. A symlink is followed, so that it stays one.
+    """
+    target = Path(os.path.realpath(path))
+    data = content.encode() if isinstance(content, str) else content
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+    with translated("write", path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_through(temporary, data, mode)
+            temporary.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(target.parent)
+
+
+def _write_through(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the file system can sync folders."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
