@@ -1,12 +1,13 @@
-"""Small files: read within bounds, written as a whole or not at all. OSError ends here."""
+"""Files: read within bounds, written as a whole or not at all, locked. OSError ends here."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     return content
 
 
-def write_atomically(path: str | os.PathLike[str], content: str | bytes, mode: int = 0o644) -> None:
+def atomic_write(path: str | os.PathLike[str], content: str | bytes, mode: int = 0o644) -> None:
     """Replace `path` with `content`: after a crash the old file or the new one is there, never half of it.
 
     Makes missing folders. `mode` is narrowed by the umask. A symlink is followed, so that it stays one.
@@ -100,5 +101,32 @@ def _sync_folder(folder: Path) -> None:
     try:
         with suppress(OSError):
             os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: str | os.PathLike[str], mode: int = 0o755) -> None:
+    """Make a folder and those around it, where they are not there. `mode` is for the last, less the umask."""
+    with translated("make", path):
+        Path(path).mkdir(mode, parents=True, exist_ok=True)
+
+
+@contextmanager
+def exclusive(path: str | os.PathLike[str], waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file `path`. Where another process has it, call `waiting` once and wait without limit.
+
+    The kernel drops the lock when its holder dies, however it dies. The file itself stays.
+    """
+    make_folder(Path(path).parent)
+    with translated("lock", path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with translated("lock", path):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
