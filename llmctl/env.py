@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llmctl.client import Client
     from llmctl.core.profile import Profile
     from llmctl.engines import Engines
@@ -20,6 +23,15 @@ if TYPE_CHECKING:
     from llmctl.server import Server, ServerState
     from llmctl.system.nvml import GpuInventory
     from llmctl.system.paths import Paths
+    from llmctl.workflows.up import Services
+
+
+@dataclass(frozen=True)
+class FoundProfile:
+    """A profile, and in words which one and why."""
+
+    profile: Profile
+    words: str
 
 
 class Env:
@@ -79,11 +91,41 @@ class Env:
         return self._clients[base_url]
 
     def profile(self, ref: str | None) -> Profile:
+        return self.find_profile(ref).profile
+
+    def find_profile(self, ref: str | None) -> FoundProfile:
         """The profile that `ref`, LLMCTL_PROFILE, the last `up`, or the files name; else init's choice."""
         from llmctl.system.shipped import load_shipped, resolve
 
         active = self.state.profile if self.state else None
-        return resolve(ref, self.paths, self.environ, active) or load_shipped(self.chosen_profile()[0])
+        found = resolve(ref, self.paths, self.environ, active)
+        if found is not None:
+            return FoundProfile(found, found.reference)
+        name, reason = self.chosen_profile()
+        return FoundProfile(load_shipped(name), f"{name}, because {reason}")
+
+    def known_url(self, ref: str | None) -> str | None:
+        """Where a server would be that no `up` has recorded; None for a private profile, which has none yet."""
+        profile = self.profile(ref)
+        if profile.private and self.server.owned() is None:
+            return None
+        return self.server.address(profile).url
+
+    def state_of(self, ref: str | None) -> ServerState | None:
+        """The recorded state, where it is that of the profile asked for."""
+        if self.state is None or ref is None or self.state.profile == self.profile(ref).reference:
+            return self.state
+        return None
+
+    def lock_path(self, profile: Profile) -> Path:
+        from llmctl.system.shipped import lock_path
+
+        return lock_path(profile, self.paths)
+
+    def services(self) -> Services:
+        from llmctl.workflows.up import Services
+
+        return Services(self.server, self.engines, self.residency, self.client, self.library)
 
     def chosen_profile(self) -> tuple[str, str]:
         """The shipped profile that fits this machine's GPUs, and why."""

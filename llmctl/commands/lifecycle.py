@@ -1,0 +1,93 @@
+"""up and down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag
+from llmctl.core.progress import Step
+from llmctl.errors import ExitCode
+from llmctl.output import Output
+from llmctl.output.lifecycle import down_lines, up_lines
+
+if TYPE_CHECKING:
+    from llmctl.env import Env
+    from llmctl.workflows.up import UpResult
+
+
+def up(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The same as --profile.")] = None,
+    profile: ProfileOption = None,
+    update: Annotated[bool, typer.Option("--update", help="Accept new weights for a name.")] = False,
+    yes: YesFlag = False,
+    json: JsonFlag = False,
+) -> ExitCode:
+    """Make the profile true: engine, server, models pinned, loaded and proved. Repeatable.
+
+    \b
+    PRECONDITIONS
+      None. Without a profile of your own, one is chosen by the GPUs found.
+    \b
+    SIDE EFFECTS
+      May install an engine, download models, start a server and load models.
+      A server that runs already is used as it is and never stopped.
+    \b
+    EXIT CODES
+      0 the models are resident and proved
+      1 a step failed
+      2 consent is needed (--yes), or the profile is invalid
+      5 a model does not fit, is not the pinned one, or could not be proved
+    \b
+    EXAMPLE
+      llmctl up quickstart --yes
+    """
+    env: Env = ctx.obj
+    out = Output(env, json)
+    result = bring_up(env, out, name or profile, yes, update)
+    out.show(result, up_lines)
+    return ExitCode.OK if result.verdict == "proved" else ExitCode.NO
+
+
+def bring_up(env: Env, out: Output, ref: str | None, yes: bool, update: bool = False) -> UpResult:
+    """Run `up` with its progress on stderr."""
+    from llmctl.workflows.up import Up
+
+    chosen = env.find_profile(ref)
+    with out.progress() as progress:
+        progress(Step("profile", "profile", "done", chosen.words))
+        work = Up(chosen.profile, env.lock_path(chosen.profile), env.services(), progress, out.consent(yes), update)
+        return work.run()
+
+
+def down(
+    ctx: typer.Context,
+    unload: Annotated[bool, typer.Option("--unload", help="Unload the models of an attached server.")] = False,
+    json: JsonFlag = False,
+) -> ExitCode:
+    """Stop what llmctl started. A server that it did not start goes on. Repeatable.
+
+    \b
+    PRECONDITIONS
+      None.
+    \b
+    SIDE EFFECTS
+      Ends the owned server and every runner of it, orphans too.
+      With --unload, unloads the models of an attached server.
+    \b
+    EXIT CODES
+      0 stopped, or nothing ran
+    \b
+    EXAMPLE
+      llmctl down
+    """
+    from llmctl.workflows.down import down as run_down
+
+    env: Env = ctx.obj
+    out = Output(env, json)
+    with out.progress() as progress:
+        result = run_down(env.server, env.client, unload, progress)
+    out.show(result, down_lines)
+    return ExitCode.OK

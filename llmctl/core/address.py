@@ -1,0 +1,74 @@
+"""Where the server is: OLLAMA_HOST in all its forms, and which setting wins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmctl.errors import UsageError
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 11434
+SCHEME_PORTS = {"http": 80, "https": 443}
+UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host and a port to connect to, and the words for where they came from."""
+
+    host: str
+    port: int
+    origin: str
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+
+def parse_ollama_host(value: str) -> Address:
+    """OLLAMA_HOST as ollama v0.34.0 reads it (envconfig/config.go:22-66), as an address to connect to.
+
+    Blanks and quotes are trimmed; `http://h` means port 80 and `https://h` 443; `:8080` and `0.0.0.0` mean
+    all interfaces, which is the loopback for one who connects; a bare number is a host name; a port that is
+    no port is the default one. Raises UsageError for what cannot name a host.
+    """
+    text = value.strip().strip("\"'").strip()
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    rest = rest.partition("/")[0]
+    host, port_text = split_host(rest)
+    if scheme == "https":
+        raise UsageError(
+            "OLLAMA_HOST says https, and ollama's own server speaks plain http", "unset OLLAMA_HOST"
+        )
+    if any(character.isspace() for character in host):
+        raise UsageError(f"OLLAMA_HOST is not an address: {value}", "unset OLLAMA_HOST")
+    port = int(port_text) if port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535 else None
+    default = SCHEME_PORTS.get(scheme, DEFAULT_PORT) if not port_text else DEFAULT_PORT
+    return Address(UNSPECIFIED.get(host, host), default if port is None else port, "OLLAMA_HOST")
+
+
+def split_host(text: str) -> tuple[str, str]:
+    """`host`, `host:port`, `[v6]:port` or a bare v6 address, as (host, port text)."""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        return host, port.lstrip(":")
+    if text.count(":") > 1:
+        return text, ""
+    host, _, port = text.partition(":")
+    return host, port
+
+
+def choose_address(profile: tuple[str, int] | None, ollama_host: str | None) -> Address:
+    """The profile's address when it gives one, else OLLAMA_HOST, else ollama's default."""
+    if profile is not None:
+        return Address(*profile, origin="profile")
+    if ollama_host:
+        return parse_ollama_host(ollama_host)
+    return Address(DEFAULT_HOST, DEFAULT_PORT, "default")

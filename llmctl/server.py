@@ -1,0 +1,273 @@
+"""One Ollama server: the one that llmctl started (owned), or one that was there already (attached)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmctl.client import Client
+from llmctl.core import serving
+from llmctl.core.address import Address, choose_address
+from llmctl.core.placement import Buffer
+from llmctl.errors import EngineError, PortInUse, ServerNotRunning, ServerUnreachable
+from llmctl.system import files, process
+
+if TYPE_CHECKING:
+    from llmctl.core.profile import Profile
+    from llmctl.system.paths import Paths
+
+Owner = Literal["llmctl", "foreign"]
+
+# GPU discovery may take 30 s for each library folder before the API answers (facts read in discover/runner.go).
+START_SECONDS = 90.0
+STOP_SECONDS = 15.0
+POLL_SECONDS = 0.02
+LOG_LIMIT_BYTES = 10 << 20
+LOGS_KEPT = 5
+LOG_TAIL_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class ActiveModel:
+    """A model that `up` made true: the name as asked, the alias it is served as, and the proof of its load.
+
+    `served_digest` is the alias's manifest; it differs from the pinned one where the alias carries a context.
+    `buffers` are the runner's lines, which hold as long as `runner_pid` lives.
+    """
+
+    name: str
+    alias: str
+    manifest_digest: str
+    served_digest: str
+    weights_digest: str
+    quantization: str
+    context: int
+    size_bytes: int | None
+    verdict: str
+    place: str
+    reasons: tuple[str, ...] = ()
+    runner_pid: int | None = None
+    buffers: tuple[Buffer, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What the last `up` left behind. `profile` is a shipped name or a path."""
+
+    profile: str
+    base_url: str
+    owner: Owner
+    engine_version: str
+    store: str | None
+    require: str
+    context: int
+    parallel: int
+    kv_cache: str
+    models: tuple[ActiveModel, ...] = ()
+
+    def model(self, name: str | None) -> ActiveModel | None:
+        """The model asked for by its name or alias; the first one when no name is given."""
+        if name is None:
+            return self.models[0] if self.models else None
+        return next((model for model in self.models if name in {model.name, model.alias}), None)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    base_url: str
+    owner: Owner
+    version: str
+    pid: int | None
+    settings: str | None = None
+    store: str | None = None
+
+
+class Server:
+    """Start, find and stop. Everything that a killed llmctl may have left is found again by its marker."""
+
+    def __init__(self, paths: Paths, environ: Mapping[str, str]) -> None:
+        self.paths = paths
+        self.environ = environ
+        self.owner = str(paths.state)
+
+    def state(self) -> ServerState | None:
+        """The recorded state; None when there is none or it cannot be read as one."""
+        try:
+            data = json.loads(self.paths.state_file.read_bytes())
+            models = tuple(active_model(model) for model in data.pop("models"))
+            return ServerState(**data, models=models)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def record(self, state: ServerState) -> None:
+        text = json.dumps(asdict(state), indent=1)
+        files.atomic_write(self.paths.state_file, text.encode(), mode=0o600)
+
+    def forget(self) -> None:
+        self.paths.state_file.unlink(missing_ok=True)
+
+    def processes(self) -> list[process.Process]:
+        """Living processes that llmctl started under this state folder: servers and their runners."""
+        return process.marked(self.owner)
+
+    def owned(self) -> process.Process | None:
+        """The `ollama serve` that llmctl started, also when llmctl was killed right after."""
+        return next((found for found in self.processes() if "serve" in found.argv[1:]), None)
+
+    def address(self, profile: Profile) -> Address:
+        """Where the profile's server is: one's own free port for a private profile."""
+        given = (profile.server.host, profile.server.port) if profile.server.address_given else None
+        if profile.private and given is None:
+            return self._private_address(profile)
+        override = self.environ.get("LLMCTL_HOST")
+        return choose_address(given, override or self.environ.get("OLLAMA_HOST"))
+
+    def _private_address(self, profile: Profile) -> Address:
+        owned = self.owned()
+        if owned is not None and (port := port_of(owned)) is not None:
+            return Address(profile.server.host, port, "running server")
+        return Address(profile.server.host, process.free_port(profile.server.host), "free port")
+
+    def store(self, profile: Profile) -> Path:
+        """The model folder for an owned server (product: whose server, whose store)."""
+        if profile.private:
+            return self.paths.data / profile.name / "models"
+        if given := self.environ.get("OLLAMA_MODELS"):
+            return Path(given).expanduser().absolute()
+        users = Path("~/.ollama/models").expanduser()
+        return users if users.is_dir() else self.paths.models
+
+    def home(self, profile: Profile) -> Path:
+        """HOME for the engine, which panics without one and keeps its key pair there."""
+        return self.paths.data / profile.name / "home" if profile.private else Path("~").expanduser()
+
+    def find(self, address: Address) -> Running | None:
+        """The server at an address, or None. Raises ServerUnreachable when what answers is no Ollama."""
+        version = answering(Client(address.url, answer_seconds=10.0))
+        if version is None:
+            return None
+        owned = self.owned()
+        if owned is not None and port_of(owned) == address.port:
+            environ = owned.environ
+            store = environ.get("OLLAMA_MODELS")
+            return Running(address.url, "llmctl", version, owned.pid, environ.get(serving.SETTINGS), store)
+        listener = process.listener(address.port) if address.local else None
+        store = listener.environ.get("OLLAMA_MODELS") if listener else None
+        return Running(address.url, "foreign", version, listener.pid if listener else None, None, store)
+
+    def start(self, executable: Path, profile: Profile, address: Address) -> Running:
+        """Start `ollama serve` detached and wait until it answers. Raises PortInUse or EngineError."""
+        self._refuse_taken(address)
+        store, home = self.store(profile), self.home(profile)
+        for folder in (store, home, self.paths.logs):
+            files.make_folder(folder)
+        rotate(self.paths.server_log)
+        environ = serving.server_environment(
+            profile,
+            self.environ,
+            address=address.url.removeprefix("http://"),
+            store=str(store),
+            home=str(home),
+            owner=self.owner,
+        )
+        pid = process.spawn([str(executable), "serve"], environ, self.paths.server_log)
+        version = self._wait(pid, Client(address.url, answer_seconds=2.0))
+        return Running(address.url, "llmctl", version, pid, serving.fingerprint(profile), str(store))
+
+    def _refuse_taken(self, address: Address) -> None:
+        if not process.port_taken(address.host, address.port):
+            return
+        holder = process.listener(address.port)
+        if holder is None:
+            who = "another program (of another user, or not visible from here)"
+        else:
+            who = f"pid {holder.pid}: {' '.join(holder.argv)[:200]}"
+        raise PortInUse(
+            f"port {address.port} on {address.host} is taken by {who}",
+            "set server.port in the profile to a free port, or end that program",
+        )
+
+    def _wait(self, pid: int, client: Client) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if process.read(pid) is None:
+                last = (tail(self.paths.server_log, 2000).strip().splitlines() or ["no output"])[-1]
+                raise EngineError(f"the server ended as it started: {last[:300]}", "llmctl logs")
+            try:
+                version = answering(client)
+            except ServerUnreachable:
+                # The socket accepts before GPU discovery ends, and HTTP waits for it.
+                version = None
+            if version is not None:
+                return version
+            time.sleep(POLL_SECONDS)
+        raise ServerUnreachable(f"the server did not answer within {START_SECONDS:.0f} s", "llmctl logs")
+
+    def stop(self) -> list[int]:
+        """End the owned server and every runner of it, orphans too. The pids that were ended."""
+        ended = []
+        # The server first: it kills its own runners. What is left after it are orphans.
+        while found := self.processes():
+            server = next((one for one in found if "serve" in one.argv[1:]), found[0])
+            process.stop(server.pid, STOP_SECONDS)
+            ended.append(server.pid)
+        return ended
+
+    def log(self, limit_bytes: int = LOG_TAIL_BYTES) -> str:
+        """The end of the owned server's log."""
+        return tail(self.paths.server_log, limit_bytes)
+
+
+def active_model(entry: dict[str, Any]) -> ActiveModel:
+    buffers = entry["buffers"]
+    lines = None if buffers is None else tuple(Buffer(**line) for line in buffers)
+    return ActiveModel(**{**entry, "reasons": tuple(entry["reasons"]), "buffers": lines})
+
+
+def answering(client: Client) -> str | None:
+    """The version that a server says, or None when none listens or it is not ready yet."""
+    try:
+        version = client.version()
+    except ServerUnreachable:
+        raise
+    except ServerNotRunning:
+        return None
+    if not version:
+        raise ServerUnreachable(f"what answers at {client.base_url} is not Ollama")
+    return version
+
+
+def port_of(server: process.Process) -> int | None:
+    port = server.environ.get("OLLAMA_HOST", "").rpartition(":")[2]
+    return int(port) if port.isdigit() else None
+
+
+def rotate(log: Path) -> None:
+    """Move a log that has grown aside, keeping the last few."""
+    try:
+        if log.stat().st_size < LOG_LIMIT_BYTES:
+            return
+    except FileNotFoundError:
+        return
+    for number in range(LOGS_KEPT - 1, 0, -1):
+        older = log.with_name(f"{log.name}.{number}")
+        if older.exists():
+            older.replace(log.with_name(f"{log.name}.{number + 1}"))
+    log.replace(log.with_name(f"{log.name}.1"))
+
+
+def tail(path: Path, limit_bytes: int) -> str:
+    """The last bytes of a file as text; empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - limit_bytes))
+            return file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

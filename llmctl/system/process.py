@@ -1,0 +1,193 @@
+"""Processes: start one that outlives us, know it again, end it.
+
+Reads /proc directly, because `status` must know in a millisecond what psutil takes 40 ms to import for.
+Processes that llmctl starts carry a marker in their environment. Children inherit it, so that a runner whose
+server was killed is still known to be ours; a reused process id never is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmctl.errors import EngineMissing
+
+MARKER = "LLMCTL_OWNER"
+POLL_SECONDS = 0.02
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running process. `environ` is empty where it belongs to another user."""
+
+    pid: int
+    parent_pid: int
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+
+    @property
+    def program(self) -> str:
+        return Path(self.argv[0]).name if self.argv else ""
+
+    def argument(self, name: str) -> str | None:
+        """The value after `name` in argv."""
+        if name not in self.argv[:-1]:
+            return None
+        return self.argv[self.argv.index(name) + 1]
+
+
+def spawn(argv: Sequence[str], environ: Mapping[str, str], log: Path) -> int:
+    """Start a process in a session of its own, writing to the end of `log`; its pid."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    try:
+        return os.posix_spawn(argv[0], list(argv), dict(environ), file_actions=actions, setsid=True)
+    except OSError as error:
+        raise EngineMissing(f"cannot run {argv[0]}: {error.strerror}", "llmctl engine list") from None
+
+
+def read(pid: int) -> Process | None:
+    """The process, or None when it has ended (a zombie has) or was never there."""
+    try:
+        stat = (PROC / str(pid) / "stat").read_text()
+        # The name stands in parentheses and may contain any character, a parenthesis too.
+        state, parent = stat.rpartition(")")[2].split()[:2]
+        if state == "Z":
+            reap(pid)
+            return None
+        argv = strings(PROC / str(pid) / "cmdline")
+        return Process(pid, int(parent), tuple(argv), read_environ(pid))
+    except (OSError, ValueError):
+        return None
+
+
+def reap(pid: int) -> None:
+    """Collect the exit status of a child of ours, so that it does not stay a zombie."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def read_environ(pid: int) -> dict[str, str]:
+    try:
+        return dict(entry.split("=", 1) for entry in strings(PROC / str(pid) / "environ") if "=" in entry)
+    except OSError:
+        return {}
+
+
+def strings(path: Path) -> list[str]:
+    """A /proc file of NUL-terminated strings."""
+    return path.read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
+
+
+def every() -> Iterator[Process]:
+    for entry in os.listdir(PROC):  # noqa: PTH208 - names are enough, and this is on status's path
+        if entry.isdigit() and (process := read(int(entry))) is not None:
+            yield process
+
+
+def marked(owner: str) -> list[Process]:
+    """Every living process that carries `owner` as its marker, servers before their runners."""
+    return sorted((p for p in every() if p.environ.get(MARKER) == owner), key=lambda p: p.pid)
+
+
+def runner_of(weights_digest: str) -> Process | None:
+    """The llama-server that has a blob open as its model, whoever owns it.
+
+    The blob's name is in its argv: ollama v0.34.0 llm/llama_server.go starts it with `--model <blob>`.
+    """
+    blob = "sha256-" + weights_digest.removeprefix("sha256:")
+    for process in every():
+        if process.program == "llama-server" and (process.argument("--model") or "").endswith(blob):
+            return process
+    return None
+
+
+def uptime_seconds(pid: int) -> float | None:
+    """How long a process has been running."""
+    try:
+        ticks = int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident set size of a process."""
+    try:
+        return int((PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def stop(pid: int, grace_seconds: float) -> None:
+    """SIGTERM, then SIGKILL when the process is still there after the grace. Returns when it has ended."""
+    for number, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        if wait_until_ended(pid, wait):
+            return
+
+
+def wait_until_ended(pid: int, limit_seconds: float) -> bool:
+    deadline = time.monotonic() + limit_seconds
+    while read(pid) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def listener(port: int) -> Process | None:
+    """The process that listens on a TCP port of this machine, where the kernel lets us see it."""
+    import psutil
+
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return None
+    for connection in connections:
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+        if listens and connection.laddr.port == port and connection.pid:
+            return read(connection.pid)
+    return None
+
+
+def port_taken(host: str, port: int) -> bool:
+    """Whether a server could not bind this address now."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def free_port(host: str) -> int:
+    """A TCP port that nothing uses now, below the range the kernel gives to outgoing connections."""
+    import random
+    import socket
+
+    for _ in range(200):
+        port = random.randint(20000, 31999)  # noqa: S311 - not a secret
+        if not port_taken(host, port):
+            return port
+    with socket.create_server((host, 0)) as probe:
+        return int(probe.getsockname()[1])

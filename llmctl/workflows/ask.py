@@ -1,0 +1,193 @@
+"""ask: one prompt, one answer, and nothing lost silently on the way."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from llmctl.errors import LlmctlError, NotFound, StreamEnded, UsageError
+
+if TYPE_CHECKING:
+    from llmctl.client import Chunk, Client
+
+PIECE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished answer. Times in seconds; `ttft_seconds` is from the request to the first token.
+
+    `cut` says why it is not whole: `length` (the engine stopped at its limit, which nobody asked for) or
+    `context_shift` (prompt and answer together are longer than the context, so the oldest tokens were
+    dropped while it wrote); None when it is.
+    """
+
+    model: str
+    response: str
+    thinking: str
+    done_reason: str | None
+    cut: str | None
+    context_length: int | None
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_seconds: float | None
+    load_seconds: float
+    prompt_seconds: float
+    completion_seconds: float
+    total_seconds: float
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        return self.completion_tokens / self.completion_seconds if self.completion_seconds else None
+
+
+def ask(
+    client: Client,
+    fields: dict[str, Any],
+    prompt: Iterable[str],
+    *,
+    timeout_seconds: float | None,
+    on_chunk: Callable[[Chunk], None],
+) -> Answer:
+    """Stream one answer. `fields` names the model; the prompt's pieces are sent as they are read.
+
+    `truncate: false` makes a prompt that does not fit an error instead of a silent cut. Nothing that is a
+    load-time option is ever sent (`shift`, `num_ctx`, `keep_alive` …): each can reload the resident model.
+    Raises PromptTooLong, StreamEnded, or whatever the client raises.
+    """
+    started = time.monotonic()
+    request = {**fields, "truncate": False}
+    text: list[str] = []
+    thinking: list[str] = []
+    first: float | None = None
+    final: Chunk | None = None
+    for chunk in client.generate(request, prompt, silence_seconds=timeout_seconds):
+        if first is None and (chunk.text or chunk.thinking):
+            first = time.monotonic() - started
+        text.append(chunk.text)
+        thinking.append(chunk.thinking)
+        on_chunk(chunk)
+        final = chunk
+        if timeout_seconds is not None and time.monotonic() - started > timeout_seconds and not chunk.done:
+            raise StreamEnded(f"the answer was not finished after {timeout_seconds:g} s", code="timeout")
+    if final is None or final.usage is None:
+        raise StreamEnded("the answer stopped before its end", "llmctl logs")
+    limit = (fields.get("options") or {}).get("num_predict")
+    context = context_of(client, str(fields["model"]))
+    return answer(fields, "".join(text), "".join(thinking), final, first, cut(final, limit, context), context)
+
+
+def answer(
+    fields: dict[str, Any],
+    text: str,
+    thinking: str,
+    final: Chunk,
+    first: float | None,
+    cut: str | None,
+    context: int | None,
+) -> Answer:
+    usage = final.usage
+    assert usage is not None
+    return Answer(
+        model=str(fields["model"]),
+        response=text,
+        thinking=thinking,
+        done_reason=final.done_reason,
+        cut=cut,
+        context_length=context,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        ttft_seconds=first,
+        load_seconds=usage.load_seconds,
+        prompt_seconds=usage.prompt_seconds,
+        completion_seconds=usage.completion_seconds,
+        total_seconds=usage.total_seconds,
+    )
+
+
+def cut(final: Chunk, limit: int | None, context: int | None) -> str | None:
+    """Why an answer is not whole, or None.
+
+    The engine says nothing of a context shift: it shows only in the counts (facts: ollama v0.33.0, seen).
+    """
+    usage = final.usage
+    if usage is not None and context is not None and usage.prompt_tokens + usage.completion_tokens > context:
+        return "context_shift"
+    if final.done_reason == "length" and (limit is None or (usage and usage.completion_tokens < limit)):
+        return "length"
+    return None
+
+
+def context_of(client: Client, model: str) -> int | None:
+    """The context length of the runner that answered: by its name, else the only loaded one."""
+    try:
+        loaded = client.ps()
+    except LlmctlError:
+        return None
+    named = [entry for entry in loaded if entry.name in {model, f"{model}:latest"}]
+    chosen = named or loaded
+    return chosen[0].context_length if len(chosen) == 1 else None
+
+
+def prompt_pieces(argument: str | None, paths: Iterable[Path], stdin: BinaryIO | None) -> Iterator[str]:
+    """The prompt in pieces of bounded size: the argument, each file, then stdin, a blank line between them.
+
+    Raises UsageError when there is nothing to ask, or when something is not UTF-8.
+    """
+    pieces = joined(argument, paths, stdin)
+    first = next(pieces, None)
+    if first is None:
+        raise UsageError(
+            "there is nothing to ask: give a prompt, a file with -f, or text on stdin", "llmctl ask --help"
+        )
+
+    def whole() -> Iterator[str]:
+        yield first
+        yield from pieces
+
+    return whole()
+
+
+def joined(argument: str | None, paths: Iterable[Path], stdin: BinaryIO | None) -> Iterator[str]:
+    separator = ""
+    if argument:
+        yield argument
+        separator = "\n\n"
+    for path in paths:
+        for piece in opened(path):
+            yield separator + piece
+            separator = ""
+        separator = "\n\n"
+    if stdin is not None:
+        for piece in decoded(stdin, "stdin"):
+            yield separator + piece
+            separator = ""
+
+
+def opened(path: Path) -> Iterator[str]:
+    try:
+        with path.open("rb") as file:
+            yield from decoded(file, str(path))
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+
+
+def decoded(file: BinaryIO, name: str) -> Iterator[str]:
+    """UTF-8 text in pieces. Refuses other bytes: what is sent must be what was given."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
+    try:
+        while data := file.read(PIECE_BYTES):
+            if text := decoder.decode(data):
+                yield text
+            offset += len(data)
+        if text := decoder.decode(b"", final=True):
+            yield text
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8 text, near byte {offset + error.start}") from None

@@ -1,0 +1,181 @@
+"""status: what is true now, from the server, the runner and the GPU; nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmctl.core.placement import Claim, Proof, Witnesses, judge
+from llmctl.errors import ServerNotRunning
+from llmctl.system import process
+
+if TYPE_CHECKING:
+    from llmctl.client import Client, LoadedModel
+    from llmctl.core.placement import Require
+    from llmctl.server import ActiveModel, Server, ServerState
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One pinned model. Bytes and times are None where nothing tells them.
+
+    `claimed_bytes` is /api/ps's, `measured_bytes` NVML's of the runner, `runner_bytes` the runner's
+    resident host memory.
+    """
+
+    name: str
+    alias: str
+    resident: bool
+    verdict: str
+    place: str
+    reasons: tuple[str, ...]
+    manifest_digest: str
+    weights_digest: str
+    quantization: str
+    context: int | None
+    claimed_bytes: int | None
+    claimed_gpu_bytes: int | None
+    measured_bytes: int | None
+    runner_bytes: int | None
+    runner_pid: int | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole of it. `state` is `running` or `stopped`; `others` are loaded models that no pin names."""
+
+    state: str
+    owner: str | None
+    profile: str | None
+    base_url: str | None
+    engine_version: str | None
+    pid: int | None
+    uptime_seconds: float | None
+    context: int | None
+    parallel: int | None
+    kv_cache: str | None
+    verdict: str
+    models: tuple[ModelStatus, ...] = ()
+    others: tuple[str, ...] = ()
+    note: str | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether every pinned model is resident and proved."""
+        return self.state == "running" and bool(self.models) and all(m.verdict == "proved" for m in self.models)
+
+
+def stopped(note: str | None, state: ServerState | None) -> Status:
+    return Status(
+        state="stopped",
+        owner=None,
+        profile=state.profile if state else None,
+        base_url=state.base_url if state else None,
+        engine_version=None,
+        pid=None,
+        uptime_seconds=None,
+        context=None,
+        parallel=None,
+        kv_cache=None,
+        verdict="refuted",
+        note=note,
+    )
+
+
+def status(server: Server, client: Client | None, state: ServerState | None) -> Status:
+    """The state of the server that the last `up` recorded; without a record, of the one at `client`."""
+    if client is None:
+        return stopped(None, state)
+    try:
+        version, loaded = client.version(), client.ps()
+    except ServerNotRunning as error:
+        return stopped(error.message, state)
+    if state is None:
+        return unrecorded(client, version, loaded)
+    owned = server.owned() if state.owner == "llmctl" else None
+    models = tuple(model_status(model, loaded, state.require) for model in state.models)
+    known = {digest for model in state.models for digest in digests_of(model)}
+    pid = owned.pid if owned else None
+    return Status(
+        state="running",
+        owner="llmctl" if owned else "foreign",
+        profile=state.profile,
+        base_url=state.base_url,
+        engine_version=version,
+        pid=pid,
+        uptime_seconds=process.uptime_seconds(pid) if pid else None,
+        context=state.context,
+        parallel=state.parallel,
+        kv_cache=state.kv_cache,
+        verdict="proved" if models and all(model.verdict == "proved" for model in models) else "refuted",
+        models=models,
+        others=tuple(model.name for model in loaded if model.digest not in known),
+    )
+
+
+def unrecorded(client: Client, version: str, loaded: list[LoadedModel]) -> Status:
+    """A server that answers, and that llmctl has never been told to use."""
+    return Status(
+        state="running",
+        owner="foreign",
+        profile=None,
+        base_url=client.base_url,
+        engine_version=version,
+        pid=None,
+        uptime_seconds=None,
+        context=None,
+        parallel=None,
+        kv_cache=None,
+        verdict="unverified",
+        others=tuple(model.name for model in loaded),
+        note="llmctl up has not been run against it",
+    )
+
+
+def model_status(model: ActiveModel, loaded: list[LoadedModel], require: str) -> ModelStatus:
+    entry = next((entry for entry in loaded if entry.digest in digests_of(model)), None)
+    runner = process.runner_of(model.weights_digest) if entry else None
+    proof, measured = proof_now(model, entry, runner, require)
+    claimed = entry is not None and entry.size_bytes > 0
+    return ModelStatus(
+        name=model.name,
+        alias=model.alias,
+        resident=entry is not None,
+        verdict=proof.verdict,
+        place=proof.place,
+        reasons=proof.reasons,
+        manifest_digest=model.manifest_digest,
+        weights_digest=model.weights_digest,
+        quantization=model.quantization,
+        context=entry.context_length if entry else None,
+        claimed_bytes=entry.size_bytes if entry and claimed else None,
+        claimed_gpu_bytes=entry.size_vram_bytes if entry and claimed else None,
+        measured_bytes=measured,
+        runner_bytes=process.resident_bytes(runner.pid) if runner else None,
+        runner_pid=runner.pid if runner else None,
+    )
+
+
+def digests_of(model: ActiveModel) -> set[str]:
+    return {digest.removeprefix("sha256:") for digest in (model.manifest_digest, model.served_digest)}
+
+
+def proof_now(
+    model: ActiveModel, entry: LoadedModel | None, runner: process.Process | None, require: str
+) -> tuple[Proof, int | None]:
+    """The proof as it stands. What `up` read in the runner's log holds as long as that runner lives."""
+    from llmctl.system import nvml
+
+    held = nvml.process_bytes(runner.pid) if runner and require != "none" else None
+    known = [count for count in held.values() if count is not None] if held else []
+    claim = None
+    if entry is not None:
+        claim = Claim(entry.digest, entry.context_length, entry.size_bytes, entry.size_vram_bytes)
+    same_runner = runner is not None and runner.pid == model.runner_pid
+    seen = Witnesses(
+        claim=claim,
+        buffers=model.buffers if same_runner else None,
+        gpu_process_bytes=sum(known) if known else None,
+    )
+    required: Require = require if require in {"full", "partial"} else "none"  # type: ignore[assignment]
+    return judge(required, digests_of(model), model.context, seen), seen.measured_bytes

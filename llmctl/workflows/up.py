@@ -1,0 +1,268 @@
+"""up: make a profile true. Every step can be repeated, so an interrupted `up` is continued by the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.core import serving
+from llmctl.core.engine import MINIMUM_VERSION, version_key
+from llmctl.core.placement import Proof
+from llmctl.core.progress import Consent, Progress, Step, StepState
+from llmctl.errors import EngineMissing, Refused
+from llmctl.server import ActiveModel, Running, ServerState
+from llmctl.system import devices, files, process
+
+if TYPE_CHECKING:
+    from llmctl.client import Client
+    from llmctl.core.address import Address
+    from llmctl.core.engine import Engine
+    from llmctl.core.pin import Lock
+    from llmctl.core.profile import ModelSpec, Profile
+    from llmctl.engines import Engines
+    from llmctl.library import Library, Pinned
+    from llmctl.residency import Residency
+    from llmctl.server import Server
+
+WORST_FIRST = ("refuted", "unverified", "proved")
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What `up` made true, and whether it had to change anything. `verdict` is the worst of the models'."""
+
+    profile: str
+    base_url: str
+    owner: str
+    engine_version: str
+    verdict: str
+    changed: bool
+    models: tuple[ActiveModel, ...]
+    lacks: tuple[serving.Lack, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Services:
+    """What `up` composes; `client` and `library` are of the server at a URL."""
+
+    server: Server
+    engines: Engines
+    residency: Residency
+    client: Callable[[str], Client]
+    library: Callable[[str], Library]
+
+
+@dataclass(frozen=True)
+class Up:
+    """One run of `up`: what it works on and whom it tells."""
+
+    profile: Profile
+    lock_path: Path
+    services: Services
+    progress: Progress
+    consent: Consent
+    update: bool = False
+
+    def run(self) -> UpResult:
+        with files.exclusive(self.services.server.paths.state / "up.lock", self.waiting):
+            running, started = self.serve()
+            return self.fill(running, started)
+
+    def waiting(self) -> None:
+        self.progress(Step("wait", "wait", detail="another llmctl is at work here"))
+
+    def serve(self) -> tuple[Running, bool]:
+        """The server that the profile asks for, and whether it was started now."""
+        server = self.services.server
+        address = server.address(self.profile)
+        owned = server.owned()
+        if owned is not None and not self.suits(owned, address):
+            self.progress(Step("stop", "stop", detail="a server with other settings"))
+            server.stop()
+            server.forget()
+            self.progress(Step("stop", "stop", "done", "ended the server of the other settings"))
+        running = server.find(address)
+        if running is not None:
+            self.accept(running)
+            return running, False
+        engine = self.engine()
+        return self.start(engine, address), True
+
+    def suits(self, owned: process.Process, address: Address) -> bool:
+        environ = owned.environ
+        return (
+            environ.get(serving.SETTINGS) == serving.fingerprint(self.profile)
+            and environ.get("OLLAMA_HOST") == address.url.removeprefix("http://")
+            and environ.get("OLLAMA_MODELS") == str(self.services.server.store(self.profile))
+        )
+
+    def accept(self, running: Running) -> None:
+        """Refuse a running server that cannot do what the profile asks."""
+        wanted = self.profile.engine.version
+        if not new_enough(running.version):
+            raise EngineMissing(
+                f"the server at {running.base_url} is Ollama {running.version}; llmctl needs {MINIMUM_VERSION}",
+                "upgrade it, or set server.port in the profile to another port",
+            )
+        if wanted is not None and running.version != wanted and running.owner == "foreign":
+            raise Refused(
+                f"the server at {running.base_url} is Ollama {running.version}; the profile asks for {wanted}",
+                "set server.port in the profile to another port, or remove engine.version",
+            )
+        whose = "started by llmctl" if running.owner == "llmctl" else "not started by llmctl: attached"
+        detail = f"Ollama {running.version} at {running.base_url}, {whose}"
+        self.progress(Step("server", "server", "skipped", detail))
+
+    def engine(self) -> Engine:
+        profile = self.profile
+        lock = self.services.library("http://127.0.0.1").read_lock(self.lock_path)
+        engine = self.services.engines.ensure(
+            profile.engine.version,
+            cpu_only_allowed=profile.gpu.require == "none",
+            expected_sha256=lock.engine.release_sha256 if lock.engine else None,
+            progress=self.progress,
+            consent=self.consent,
+        )
+        if profile.gpu.require != "none":
+            self.require_gpu(engine)
+        return engine
+
+    def require_gpu(self, engine: Engine) -> None:
+        """Fail before anything is started or downloaded when the engine sees no GPU at all."""
+        found = devices.list_devices(engine.runner, self.services.server.environ)
+        if not found:
+            self.progress(Step("gpu", "gpu", "failed", "the engine finds none"))
+            raise Refused(
+                f"the profile requires a GPU and {engine.runner} finds none",
+                "llmctl up cpu",
+                code="no_gpu",
+            )
+        names = ", ".join(f"{device.name} {device.description}" for device in found)
+        self.progress(Step("gpu", "gpu", "done", names))
+
+    def start(self, engine: Engine, address: Address) -> Running:
+        self.progress(Step("server", "server", detail=f"starting Ollama {engine.version} at {address.url}"))
+        running = self.services.server.start(engine.executable, self.profile, address)
+        self.progress(Step("server", "server", "done", f"Ollama {running.version} at {running.base_url}"))
+        return running
+
+    def fill(self, running: Running, started: bool) -> UpResult:
+        """Get, load and prove every model; record what is true after each."""
+        library = self.services.library(running.base_url)
+        lock = library.read_lock(self.lock_path)
+        active: list[ActiveModel] = []
+        notes: list[str] = []
+        changed = started
+        for spec in self.profile.models:
+            pinned = self.pin(library, lock, spec, running)
+            lock = lock.with_pin(pinned.pin)
+            library.write_lock(self.lock_path, lock)
+            notes += [pinned.note] if pinned.note else []
+            changed |= pinned.changed
+            if spec.resident:
+                model, loaded = self.make_resident(running, pinned, self.context(spec))
+                changed |= loaded
+                active.append(model)
+            self.services.server.record(self.state(running, tuple(active)))
+        return UpResult(
+            profile=self.profile.reference,
+            base_url=running.base_url,
+            owner=running.owner,
+            engine_version=running.version,
+            verdict=min((model.verdict for model in active), key=WORST_FIRST.index, default="proved"),
+            changed=changed,
+            models=tuple(active),
+            lacks=self.lacks(running, lock),
+            notes=tuple(notes),
+        )
+
+    def context(self, spec: ModelSpec) -> int:
+        return spec.context or self.profile.server.context
+
+    def pin(self, library: Library, lock: Lock, spec: ModelSpec, running: Running) -> Pinned:
+        # The context of a server that llmctl did not start is not known, so the alias carries it.
+        server_context = self.profile.server.context if running.owner == "llmctl" else 0
+        return library.ensure(
+            spec,
+            lock,
+            context=self.context(spec),
+            server_context=server_context,
+            engine_version=running.version,
+            store=Path(running.store) if running.store else None,
+            update=self.update,
+            progress=self.progress,
+            consent=self.consent,
+        )
+
+    def make_resident(self, running: Running, pinned: Pinned, context: int) -> tuple[ActiveModel, bool]:
+        """Load unless it is there, then prove. The model as it is now, and whether it was loaded."""
+        client, residency = self.services.client(running.base_url), self.services.residency
+        require, step = self.profile.gpu.require, f"load {pinned.pin.name}"
+        gained, loading = None, not residency.loaded(client, pinned.digests, context)
+        if loading:
+            self.progress(Step(step, "load", detail=pinned.pin.name))
+            gained = residency.load(client, pinned.alias, require, owned=running.owner == "llmctl")
+        self.progress(Step(step, "load", "done" if loading else "skipped", pinned.pin.name))
+        resident = residency.prove(
+            client,
+            digests=pinned.digests,
+            weights_digest=pinned.pin.weights_digest,
+            context=context,
+            require=require,
+            log=self.services.server.log if running.owner == "llmctl" else None,
+            gained_bytes=gained,
+        )
+        self.report(pinned, resident.proof)
+        claim = resident.witnesses.claim
+        model = ActiveModel(
+            name=pinned.pin.name,
+            alias=pinned.alias,
+            manifest_digest=pinned.pin.manifest_digest,
+            served_digest=claim.digest if claim else pinned.pin.manifest_digest,
+            weights_digest=pinned.pin.weights_digest,
+            quantization=pinned.pin.quantization,
+            context=context,
+            size_bytes=claim.size_bytes if claim and claim.size_bytes else None,
+            verdict=resident.proof.verdict,
+            place=resident.proof.place,
+            reasons=resident.proof.reasons,
+            runner_pid=resident.runner_pid,
+            buffers=resident.witnesses.buffers,
+        )
+        return model, loading
+
+    def report(self, pinned: Pinned, proof: Proof) -> None:
+        words = "; ".join(proof.reasons) or f"digest and context agree, on {proof.place}"
+        state: StepState = "done" if proof.verdict == "proved" else "failed"
+        self.progress(Step(f"proof {pinned.pin.name}", "proof", state, words))
+
+    def state(self, running: Running, models: tuple[ActiveModel, ...]) -> ServerState:
+        server = self.profile.server
+        return ServerState(
+            profile=self.profile.reference,
+            base_url=running.base_url,
+            owner=running.owner,
+            engine_version=running.version,
+            store=running.store,
+            require=self.profile.gpu.require,
+            context=server.context,
+            parallel=server.parallel,
+            kv_cache=server.kv_cache,
+            models=models,
+        )
+
+    def lacks(self, running: Running, lock: Lock) -> tuple[serving.Lack, ...]:
+        if running.owner == "llmctl":
+            return ()
+        environ = process.read_environ(running.pid) if running.pid else {}
+        runners = (process.runner_of(pin.weights_digest) for pin in lock.models)
+        argv = next((runner.argv for runner in runners if runner is not None), ())
+        return serving.lacks(self.profile, environ, argv)
+
+
+def new_enough(version: str) -> bool:
+    key, oldest = version_key(version), version_key(MINIMUM_VERSION)
+    return key is not None and oldest is not None and key >= oldest
