@@ -19,6 +19,7 @@ def parse_size(text: str) -> int | None:
 
 
 def write_size(count_bytes: int) -> str:
-    """The shortest text that `parse_size` reads back, for whole KiB and above."""
-    unit = next((name for name in reversed(UNITS) if count_bytes % UNITS[name] == 0), "KiB")
+    """The shortest text for an amount, rounded down to whole KiB."""
+    fitting = (name for name in reversed(UNITS) if count_bytes and count_bytes % UNITS[name] == 0)
+    unit = next(fitting, "KiB")
     return f"{count_bytes // UNITS[unit]}{unit}"

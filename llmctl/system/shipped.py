@@ -64,6 +64,16 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
     return replace(profile, path=str(place), models=models)
 
 
+def written_lines(path: str | os.PathLike[str]) -> dict[str, int]:
+    """The keys that a profile's file writes out, as `server.port`, each with its line."""
+    from llmctl.core.validate import dotted
+    from llmctl.system.files import read_bounded
+    from llmctl.system.yaml_file import parse_yaml
+
+    document = parse_yaml(read_bounded(path, LARGEST_PROFILE_BYTES), os.fspath(path))
+    return {dotted(place): line for place, line in document.lines.items()}
+
+
 def _absolute(source: str, folder: Path) -> str:
     if source in {"registry", "starter"}:
         return source
@@ -76,10 +86,13 @@ def _home(path: str | os.PathLike[str]) -> str:
 
 
 def load(ref: str) -> Profile:
-    """The profile that a person names: a file if `ref` has a slash or ends in .yaml, else a shipped one."""
-    if "/" in ref or ref.endswith((".yaml", ".yml")):
-        return load_profile(ref)
-    return load_shipped(ref)
+    """The profile that a person names: a file if `ref` looks like one, else a shipped profile."""
+    return load_profile(ref) if is_path(ref) else load_shipped(ref)
+
+
+def is_path(ref: str) -> bool:
+    """Whether a reference names a file rather than a shipped profile."""
+    return "/" in ref or ref.endswith((".yaml", ".yml"))
 
 
 def resolve(ref: str | None, paths: Paths, environ: Mapping[str, str], active: str | None) -> Profile | None:
@@ -91,15 +104,13 @@ def resolve(ref: str | None, paths: Paths, environ: Mapping[str, str], active: s
     return None if wanted is None else load(wanted[0])
 
 
-def reference(
-    ref: str | None, paths: Paths, environ: Mapping[str, str], active: str | None
-) -> tuple[str, str] | None:
+def reference(ref: str | None, paths: Paths, environ: Mapping[str, str], active: str | None) -> tuple[str, str] | None:
     """What names the profile in force, and who says so."""
     named = ((ref, "--profile"), (environ.get("LLMCTL_PROFILE"), "LLMCTL_PROFILE"), (active, "the last up"))
     for value, source in named:
         if value:
             return value, source
-    files = ((paths.profile, "your profile"), (paths.system_profile, "the system's profile"))
+    files = ((paths.profile, "the config folder"), (paths.system_profile, "the system's folder"))
     # lexists: a file that cannot be read must be an error, not as if it were not there.
     return next(((str(path), source) for path, source in files if os.path.lexists(path)), None)
 
