@@ -201,9 +201,7 @@ class Section:
             key = self.keys.get(name) if isinstance(name, str) else None
             if key is None:
                 place = name if isinstance(name, (str, int)) else str(type(name).__name__)
-                yield Problem(
-                    (*path, place), "an unknown key", ", ".join(self.keys) + nearest(name, self.keys)
-                )
+                yield Problem((*path, place), "an unknown key", ", ".join(self.keys) + nearest(name, self.keys))
             else:
                 yield from key.kind.problems(item, (*path, name))
         for name, key in self.keys.items():

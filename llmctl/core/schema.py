@@ -48,9 +48,7 @@ QUANTIZATION = OneOf(tuple(FILE_TYPES.split()))
 ENGINE = Section(
     {
         "kind": Key(OneOf(("ollama",)), "The server program.", EngineSpec.kind),
-        "version": Key(
-            VERSION, "Exactly this version. Without it, any that is new enough.", EngineSpec.version
-        ),
+        "version": Key(VERSION, "Exactly this version. Without it, any that is new enough.", EngineSpec.version),
     }
 )
 
@@ -58,9 +56,7 @@ SERVER = Section(
     {
         "host": Key(HOST, "The address the server listens on, or is found at.", ServerSpec.host),
         "port": Key(PORT, "Its port.", ServerSpec.port),
-        "context": Key(
-            CONTEXT, "Tokens of context in each slot, prompt and answer together.", ServerSpec.context
-        ),
+        "context": Key(CONTEXT, "Tokens of context in each slot, prompt and answer together.", ServerSpec.context),
         "parallel": Key(
             Whole(1, 256),
             "Slots: requests answered at the same time. Each slot has a KV cache of its own.",
@@ -76,9 +72,7 @@ SERVER = Section(
             "Flash attention. A KV cache that is not f16 needs it.",
             ServerSpec.flash_attention,
         ),
-        "max_loaded": Key(
-            Whole(1, 64), "How many models may be in memory at the same time.", ServerSpec.max_loaded
-        ),
+        "max_loaded": Key(Whole(1, 64), "How many models may be in memory at the same time.", ServerSpec.max_loaded),
     }
 )
 

@@ -81,9 +81,7 @@ def _contradictions(profile: Profile) -> Iterator[Problem]:
     for index, model in enumerate(profile.models):
         if model.fallback and model.source != "registry":
             path = ("models", index, "fallback")
-            yield Problem(
-                path, f"{model.fallback} with source {model.source}", "it only with source: registry"
-            )
+            yield Problem(path, f"{model.fallback} with source {model.source}", "it only with source: registry")
     if len(profile.resident) > server.max_loaded:
         found = f"{server.max_loaded} with {len(profile.resident)} resident models"
         yield Problem(("server", "max_loaded"), found, f"{len(profile.resident)} or more, or resident: false")

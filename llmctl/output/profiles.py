@@ -29,7 +29,7 @@ def profiles_lines(found: Profiles, width: int) -> list[str]:
 def summary(one: Listed) -> str:
     if one.problem is None:
         return one.description or ", ".join(one.models)
-    first, _, more = one.problem.partition("\n")
+    first, _, more = one.problem.replace(f"{one.reference}:", "line ").partition("\n")
     return f"not usable: {first}{' ...' if more else ''}"
 
 

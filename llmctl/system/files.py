@@ -55,12 +55,15 @@ def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     with translated("read", path):
         # O_NONBLOCK: opening a pipe that nobody writes would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        try:
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
                 what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
                 raise LlmctlError(f"cannot read {os.fspath(path)}: it is {what}", code="file_error")
-            content = file.read(limit_bytes + 1)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(limit_bytes + 1)
+        finally:
+            os.close(descriptor)
     if len(content) > limit_bytes:
         message = f"cannot read {os.fspath(path)}: it is larger than {limit_bytes:,} bytes"
         raise LlmctlError(message, code="file_error")
@@ -89,7 +92,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes, mode: int =
 
 def _write_through(path: Path, data: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+    with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(descriptor)

@@ -39,7 +39,7 @@ class Document:
     lines: Mapping[Path, int]
 
 
-class _Wrong(Exception):  # noqa: N818 - never leaves this module
+class _Wrong(Exception):
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
         self.line = line
@@ -66,9 +66,8 @@ def parse_yaml(content: bytes, where: str, error: type[LlmctlError] = InvalidPro
 
 def dump_yaml(data: object) -> str:
     """`data` (dicts, lists, text, numbers, None) as YAML in the order given."""
-    text: str = yaml.safe_dump(
-        data, sort_keys=False, default_flow_style=False, allow_unicode=True, width=WIDEST_LINE
-    )
+    # Escaped ASCII: PyYAML writes U+0085 as it is, and that reads back as a blank.
+    text: str = yaml.safe_dump(data, sort_keys=False, default_flow_style=False, width=WIDEST_LINE)
     return text
 
 
