@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from llmctl import __version__
+from llmctl.commands.values import take_plain_values
 from llmctl.env import Env
 from llmctl.errors import ExitCode, LlmctlError, UsageError
 from llmctl.output import Output
@@ -66,6 +67,7 @@ class LlmctlGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = LazyCommands()
+        take_plain_values(self)
 
     def list_commands(self, _: Any) -> list[str]:
         # The base class walks the items, which would import every verb to answer for one.
@@ -83,10 +85,12 @@ def load_command(name: str, target: str) -> Any:
     if isinstance(verb, typer.Typer):
         command = get_command(verb)
         command.name = name
-        return command
-    single = new_typer()
-    single.command(name)(verb)
-    return get_command(single)
+    else:
+        single = new_typer()
+        single.command(name)(verb)
+        command = get_command(single)
+    take_plain_values(command)
+    return command
 
 
 app = new_typer(cls=LlmctlGroup, no_args_is_help=True)
