@@ -25,6 +25,7 @@ Owner = Literal["llmctl", "foreign"]
 # GPU discovery may take 30 s for each library folder before the API answers (facts read in discover/runner.go).
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
+FIRST_ANSWER_SECONDS = 10.0
 POLL_SECONDS = 0.02
 LOG_LIMIT_BYTES = 10 << 20
 LOGS_KEPT = 5
@@ -148,11 +149,16 @@ class Server:
         return self.paths.data / profile.name / "home" if profile.private else Path("~").expanduser()
 
     def find(self, address: Address) -> Running | None:
-        """The server at an address, or None. Raises ServerUnreachable when what answers is no Ollama."""
-        version = answering(Client(address.url, answer_seconds=10.0))
+        """The server at an address, or None. Raises PortInUse when what listens there is no Ollama."""
+        owned = self.owned()
+        try:
+            version = answering(Client(address.url, answer_seconds=FIRST_ANSWER_SECONDS))
+        except ServerUnreachable:
+            if not address.local or (owned is not None and port_of(owned) == address.port):
+                raise
+            raise taken(address) from None
         if version is None:
             return None
-        owned = self.owned()
         if owned is not None and port_of(owned) == address.port:
             environ = owned.environ
             store = environ.get("OLLAMA_MODELS")
@@ -163,7 +169,8 @@ class Server:
 
     def start(self, executable: Path, profile: Profile, address: Address) -> Running:
         """Start `ollama serve` detached and wait until it answers. Raises PortInUse or EngineError."""
-        self._refuse_taken(address)
+        if process.port_taken(address.host, address.port):
+            raise taken(address)
         store, home = self.store(profile), self.home(profile)
         for folder in (store, home, self.paths.logs):
             files.make_folder(folder)
@@ -179,19 +186,6 @@ class Server:
         pid = process.spawn([str(executable), "serve"], environ, self.paths.server_log)
         version = self._wait(pid, Client(address.url, answer_seconds=2.0))
         return Running(address.url, "llmctl", version, pid, serving.fingerprint(profile), str(store))
-
-    def _refuse_taken(self, address: Address) -> None:
-        if not process.port_taken(address.host, address.port):
-            return
-        holder = process.listener(address.port)
-        if holder is None:
-            who = "another program (of another user, or not visible from here)"
-        else:
-            who = f"pid {holder.pid}: {' '.join(holder.argv)[:200]}"
-        raise PortInUse(
-            f"port {address.port} on {address.host} is taken by {who}",
-            "set server.port in the profile to a free port, or end that program",
-        )
 
     def _wait(self, pid: int, client: Client) -> str:
         deadline = time.monotonic() + START_SECONDS
@@ -241,6 +235,18 @@ def answering(client: Client) -> str | None:
     if not version:
         raise ServerUnreachable(f"what answers at {client.base_url} is not Ollama")
     return version
+
+
+def taken(address: Address) -> PortInUse:
+    holder = process.listener(address.port)
+    if holder is None:
+        who = "another program, which this user may not see"
+    else:
+        who = f"pid {holder.pid}: {' '.join(holder.argv)[:200]}"
+    return PortInUse(
+        f"port {address.port} on {address.host} is taken by {who}",
+        "set server.port in the profile to a free port, or end that program",
+    )
 
 
 def port_of(server: process.Process) -> int | None:

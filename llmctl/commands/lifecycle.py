@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def up(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[PROFILE]", help="The same as --profile.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="PROFILE", help="The same as --profile.")] = None,
     profile: ProfileOption = None,
     update: Annotated[bool, typer.Option("--update", help="Accept new weights for a name.")] = False,
     yes: YesFlag = False,

@@ -38,7 +38,7 @@ def down(server: Server, client: Callable[[str], Client], unload: bool, progress
         progress(Step("stop", "stop", detail="the server and its runners"))
         ended = server.stop()
         server.forget()
-        progress(Step("stop", "stop", "done", f"{len(ended)} processes ended"))
+        progress(Step("stop", "stop", "done", f"ended pid {', '.join(map(str, ended))}"))
         return DownResult(changed=True, ended=tuple(ended), unloaded=unloaded)
 
 
