@@ -6,7 +6,6 @@ to a reader (`allowed`). A pattern must mean the same in Python and in JavaScrip
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -244,6 +243,8 @@ def show(value: object) -> str:
 
 def nearest(found: object, known: Mapping[str, Any] | tuple[str | int, ...]) -> str:
     """`; did you mean X?` for the known word that is most like `found`, else nothing."""
+    import difflib  # only for an error: its own imports cost as much as all of this module
+
     words = [word for word in known if isinstance(word, str)]
     match = difflib.get_close_matches(str(found)[:SHOWN_CHARACTERS], words, n=1, cutoff=0.5)
     return f"; did you mean {match[0]}?" if match else ""

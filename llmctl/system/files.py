@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -77,7 +76,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes, mode: int =
     """
     target = Path(os.path.realpath(path))
     data = content.encode() if isinstance(content, str) else content
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name[:200]}.{os.urandom(4).hex()}.tmp")
     with translated("write", path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,6 +36,8 @@ def shipped_path(name: str) -> Path:
     """The file of a shipped profile. NotFound names the nearest one."""
     names = shipped_names()
     if name not in names:
+        import difflib
+
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise NotFound(f"no shipped profile is called {name!r}{meant}", "llmctl profiles")
