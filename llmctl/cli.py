@@ -36,6 +36,9 @@ COMMANDS = {
     "completion": "llmctl.commands.completion:completion",
 }
 
+# What the completion scripts call; the words on the command line follow.
+COMPLETE = "__complete"
+
 
 class LazyCommands(MutableMapping[str, Any]):
     """The verbs, each loaded at its first use."""
@@ -72,6 +75,14 @@ class LlmctlGroup(TyperGroup):
     def list_commands(self, _: Any) -> list[str]:
         # The base class walks the items, which would import every verb to answer for one.
         return list(COMMANDS)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        from typer._click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        # Without their help, for the same reason.
+        return [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
 
 
 def new_typer(**settings: Any) -> typer.Typer:
@@ -110,6 +121,8 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 def main(argv: list[str], env: Env | None = None) -> int:
     """Run one command line; the exit code. The only place that catches, prints an error or decides a code."""
     env = env or Env()
+    if argv[:1] == [COMPLETE]:
+        return complete(argv[1:], env)
     out = Output(env, json="--json" in argv)
     try:
         return run(argv, env)
@@ -136,6 +149,18 @@ def run(argv: list[str], env: Env) -> int:
         raise usage_error(error) from None
     env.stdout.flush()
     return ExitCode.OK if code is None else int(code)
+
+
+def complete(words: list[str], env: Env) -> int:
+    """Candidates for a shell. Whatever goes wrong, it says nothing: a shell would write it into the prompt."""
+    from llmctl.commands.completion import candidates
+
+    try:
+        env.stdout.writelines(f"{line}\n" for line in candidates(get_command(app), words or [""], env))
+        env.stdout.flush()
+    except (Exception, KeyboardInterrupt):
+        return ExitCode.FAILED
+    return ExitCode.OK
 
 
 def usage_error(error: Any) -> UsageError:

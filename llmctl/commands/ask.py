@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag
+from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_models
 from llmctl.errors import ExitCode
 from llmctl.output import Output
 from llmctl.output.answer import MarkdownBlocks, Silence, Tokens, statistics
@@ -29,7 +29,10 @@ def ask(
     prompt: Annotated[str | None, typer.Argument(help="The question. stdin is appended.")] = None,
     file: Annotated[list[Path] | None, typer.Option("--file", "-f", help="Append a file; repeats.")] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="A system prompt.")] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A model by its plain name.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="A model by its plain name.", autocompletion=complete_models),
+    ] = None,
     schema: Annotated[Path | None, typer.Option(help="A JSON Schema; the answer is JSON that fits it.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after so many tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="Make sampling repeatable.")] = None,

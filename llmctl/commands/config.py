@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, ProfileOption
+from llmctl.commands.options import JsonFlag, ProfileOption, complete_profiles
 from llmctl.errors import ExitCode
 from llmctl.output import Output
 from llmctl.output.profiles import config_lines, init_lines, profiles_lines
@@ -42,7 +42,10 @@ def profiles(ctx: typer.Context, json: JsonFlag = False) -> ExitCode:
 def init(
     ctx: typer.Context,
     profile: Annotated[
-        str | None, typer.Argument(help="A shipped profile. Default: the one for this machine's GPUs.")
+        str | None,
+        typer.Argument(
+            help="A shipped profile. Default: the one for this machine's GPUs.", autocompletion=complete_profiles
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile that is there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile, write nothing.")] = False,

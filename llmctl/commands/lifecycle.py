@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag
+from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_profiles
 from llmctl.core.progress import Step
 from llmctl.errors import ExitCode
 from llmctl.output import Output
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def up(
     ctx: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="PROFILE", help="The same as --profile.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="PROFILE", help="The same as --profile.", autocompletion=complete_profiles),
+    ] = None,
     profile: ProfileOption = None,
     update: Annotated[bool, typer.Option("--update", help="Accept new weights for a name.")] = False,
     yes: YesFlag = False,
