@@ -74,12 +74,8 @@ def test_a_path_is_told_from_a_name() -> None:
 
 
 def test_only_this_machine_is_spoken_to_without_tls() -> None:
-    assert all(
-        ModelRef.parse(f"{host}/n/m").loopback for host in ("127.0.0.1:5000", "localhost", "r.localhost")
-    )
-    assert not any(
-        ModelRef.parse(f"{host}/n/m").loopback for host in ("127.0.0.1.evil.org", "hf.co", "localhost.org")
-    )
+    assert all(ModelRef.parse(f"{host}/n/m").loopback for host in ("127.0.0.1:5000", "localhost", "r.localhost"))
+    assert not any(ModelRef.parse(f"{host}/n/m").loopback for host in ("127.0.0.1.evil.org", "hf.co", "localhost.org"))
 
 
 def test_cloud_names_and_private_names_are_recognised() -> None:

@@ -70,9 +70,7 @@ def test_the_size_is_that_of_all_blobs() -> None:
         (("models", 0, "file_type"), "15", "`file_type`"),
     ],
 )
-def test_a_lock_that_was_edited_into_nonsense_is_refused(
-    path: tuple[Any, ...], value: object, said: str
-) -> None:
+def test_a_lock_that_was_edited_into_nonsense_is_refused(path: tuple[Any, ...], value: object, said: str) -> None:
     document = copy.deepcopy(Lock((PIN,)).to_dict())
     place: Any = document
     for step in path[:-1]:

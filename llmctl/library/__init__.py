@@ -1,0 +1,90 @@
+"""The models of one server: get, pin, list, remove. What is pinned is served from a private alias."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.core.pin import Lock
+from llmctl.library import lock_file
+from llmctl.library.inventory import LibraryEntry, Removed, listed, removal
+from llmctl.library.obtain import Obtain, Pinned
+
+if TYPE_CHECKING:
+    from llmctl.client import Client
+    from llmctl.core.profile import ModelSpec
+    from llmctl.core.progress import Consent, Progress
+    from llmctl.system.paths import Paths
+
+__all__ = ["Library", "LibraryEntry", "Pinned", "Removed"]
+
+
+class Library:
+    """The models behind `client`. `environ` is what pip and the registry's proxies are read from."""
+
+    def __init__(self, client: Client, paths: Paths, environ: Mapping[str, str] = os.environ) -> None:
+        self.client = client
+        self.paths = paths
+        self.environ = environ
+
+    def ensure(
+        self,
+        spec: ModelSpec,
+        lock: Lock,
+        *,
+        server_context: int,
+        engine_version: str,
+        context: int | None = None,
+        store: Path | None = None,
+        update: bool = False,
+        progress: Progress,
+        consent: Consent,
+    ) -> Pinned:
+        """Have the model that `spec` asks for, as the lock pins it, under its alias. One /api/tags when it is there.
+
+        `context` (default: the spec's) gets an alias of its own where it differs from `server_context`.
+        `store` is the server's model folder where it is on this machine. `update` lets the pin move.
+        Nothing is written to the lock file here.
+
+        Raises Refused when the tag moved, the weights differ or the quantization is another one; NotFound,
+        DownloadFailed, DiskFull, ConsentNeeded, EngineError.
+        """
+        wanted = context or spec.context
+        return Obtain(
+            client=self.client,
+            paths=self.paths,
+            environ=self.environ,
+            spec=spec,
+            pin=lock.pin(spec.name),
+            context=wanted if wanted != server_context else None,
+            engine_version=engine_version,
+            store=store,
+            update=update,
+            progress=progress,
+            consent=consent,
+        ).run()
+
+    def list(self, *locks: Lock) -> tuple[LibraryEntry, ...]:
+        """Every model of the server and every pinned one, by name."""
+        return listed(self.client, locks)
+
+    def remove(self, name: str, lock: Lock, consent: Consent) -> tuple[Removed, Lock]:
+        """Unload and delete a model with its aliases; what was removed, and the lock without it.
+
+        Asks first when it is pinned. NotFound when neither the server nor the lock has it.
+        """
+        return removal(self.client, name, lock, consent)
+
+    def read_lock(self, path: Path) -> Lock:
+        """The lock at `path`; an empty one when there is none. LockError when it is damaged."""
+        return lock_file.read(path)
+
+    def write_lock(self, path: Path, lock: Lock) -> None:
+        """Replace the lock file, unless it says this already."""
+        lock_file.write(path, lock)
+
+    def change_lock(self, path: Path, change: Callable[[Lock], Lock]) -> Lock:
+        """Read, change and write, with no other llmctl in between."""
+        return lock_file.change(path, change)

@@ -1,0 +1,159 @@
+"""Ask a model registry what a name stands for now, before anything is downloaded. httpx errors end here.
+
+The protocol is what `ollama pull` speaks (ollama v0.34.0 server/images.go:1371, server/auth.go), without the key
+that Ollama signs with: models that need a login cannot be asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llmctl import __version__
+from llmctl.core.manifest import MEDIA_TYPE, Manifest, parse_manifest
+from llmctl.core.model import DEFAULT_HOST
+from llmctl.errors import DownloadFailed, LlmctlError, NotFound
+from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, MAX_REDIRECTS, http_errors, within
+from llmctl.system.reach import require_reachable
+
+if TYPE_CHECKING:
+    import httpx
+
+    from llmctl.core.model import ModelRef
+    from llmctl.core.pin import Layer
+
+MAXIMUM_BYTES = 4 << 20
+# A manifest is a few hundred bytes; a registry that needs longer than this is as good as away.
+ANSWER_SECONDS = 15.0
+
+
+class RegistryUnreachable(DownloadFailed):
+    """The registry itself cannot be asked now: no connection, no answer, or something else answers."""
+
+    code = "registry_unreachable"
+
+
+def manifest(ref: ModelRef, environ: Mapping[str, str] = os.environ) -> Manifest:
+    """What `ref` stands for in its registry now.
+
+    NotFound when it has no such model, RegistryUnreachable when it cannot be asked (within 5 s where nothing
+    accepts the connection), DownloadFailed when it refuses or sends something else.
+    """
+    url = f"{base_url(ref)}/manifests/{ref.tag}"
+    content, header = _get(ref, url, MEDIA_TYPE, environ)
+    try:
+        found = parse_manifest(content)
+    except ValueError as error:
+        raise DownloadFailed(f"{ref.host} sent no manifest for {ref}: {error}") from None
+    if header and header != found.digest:
+        raise DownloadFailed(f"{ref.host} sent a damaged manifest for {ref}: {found.digest}, announced as {header}")
+    return found
+
+
+def small_blob(ref: ModelRef, layer: Layer, environ: Mapping[str, str] = os.environ) -> bytes | None:
+    """The bytes of a small blob such as the config. None where they cannot be had or are not those bytes."""
+    import hashlib
+
+    if layer.size_bytes > MAXIMUM_BYTES:
+        return None
+    try:
+        content, _ = _get(ref, f"{base_url(ref)}/blobs/{layer.digest}", "*/*", environ)
+    except LlmctlError:
+        return None
+    return content if f"sha256:{hashlib.sha256(content).hexdigest()}" == layer.digest else None
+
+
+def base_url(ref: ModelRef) -> str:
+    """Where its registry keeps it. Plain http only on this machine."""
+    return f"{'http' if ref.loopback else 'https'}://{ref.host}/v2/{ref.namespace}/{ref.model}"
+
+
+def _get(ref: ModelRef, url: str, accept: str, environ: Mapping[str, str]) -> tuple[bytes, str | None]:
+    try:
+        require_reachable(url, environ, CONNECT_SECONDS)
+        return within(ANSWER_SECONDS, url, lambda: _ask(ref, url, accept))
+    except LlmctlError as error:
+        # What the host said keeps its class; that nobody answered gets one of its own.
+        if type(error) is DownloadFailed and error.code == DownloadFailed.code:
+            raise RegistryUnreachable(error.message, error.hint) from error
+        raise
+
+
+def _ask(ref: ModelRef, url: str, accept: str) -> tuple[bytes, str | None]:
+    import httpx
+
+    client = httpx.Client(
+        follow_redirects=True,
+        max_redirects=MAX_REDIRECTS,
+        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        trust_env=not ref.loopback,
+        headers={"User-Agent": f"llmctl/{__version__}", "Accept": accept},
+    )
+    with http_errors(url), client:
+        response, content = _read(client, url, {})
+        if response.status_code == 401 and (token := _token(client, response)):
+            response, content = _read(client, url, {"Authorization": f"Bearer {token}"})
+        _raise_for(ref, response)
+        return content, response.headers.get("docker-content-digest")
+
+
+def _read(client: httpx.Client, url: str, headers: dict[str, str]) -> tuple[httpx.Response, bytes]:
+    with client.stream("GET", url, headers=headers) as response:
+        body = bytearray()
+        for chunk in response.iter_bytes(64 << 10):
+            body += chunk
+            if len(body) > MAXIMUM_BYTES:
+                raise DownloadFailed(f"{url} sent more than {MAXIMUM_BYTES:,} bytes", code="registry_answer")
+        return response, bytes(body)
+
+
+def _token(client: httpx.Client, response: httpx.Response) -> str | None:
+    """A token for public models, from the realm that a 401 names. None where there is none to be had."""
+    challenge = dict(re.findall(r'(\w+)="([^"]*)"', response.headers.get("www-authenticate", "")))
+    realm = urlsplit(challenge.pop("realm", ""))
+    # As ollama does since CVE-2025-51471: a registry may not send its clients elsewhere.
+    if realm.netloc != response.url.netloc.decode() or realm.scheme != response.url.scheme:
+        return None
+    parameters = {key: challenge[key] for key in ("service", "scope") if key in challenge}
+    answer = client.get(realm.geturl(), params=parameters)
+    try:
+        document = json.loads(answer.content[:MAXIMUM_BYTES]) if answer.status_code == 200 else {}
+    except ValueError:
+        return None
+    token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None
+    return token if isinstance(token, str) else None
+
+
+def _raise_for(ref: ModelRef, response: httpx.Response) -> None:
+    status, host = response.status_code, ref.host
+    if response.url.scheme != "https" and response.url.host not in LOOPBACK and not ref.loopback:
+        raise DownloadFailed(f"{host} redirects to {response.url.host} without encryption", code="registry_answer")
+    if status == 404:
+        raise NotFound(f"{host} has no model {ref}", f"its names: {_page(ref)}", code="model_not_found")
+    if status in {401, 403}:
+        raise DownloadFailed(
+            f"{host} wants a login for {ref}: it is private, or there is no such model", code="registry_login"
+        )
+    if status == 412:
+        raise DownloadFailed(
+            f"{host} says that {ref} needs a newer Ollama", "llmctl engine list", code="engine_too_old"
+        )
+    if status == 429:
+        wait = response.headers.get("retry-after", "")
+        when = f"in {wait} seconds" if wait.isdecimal() else "later"
+        raise DownloadFailed(f"{host} limits requests (429); try again {when}", code="registry_busy")
+    if status != 200:
+        raise DownloadFailed(f"{host} answered {status} for {ref}")
+    if response.headers.get("content-type", "").startswith("text/html"):
+        raise DownloadFailed(f"{host} answered with a web page; a proxy or a login page is in between")
+
+
+def _page(ref: ModelRef) -> str:
+    """The web page that lists what there is."""
+    if ref.host != DEFAULT_HOST:
+        return f"{base_url(ref).partition(':')[0]}://{ref.host}/{ref.namespace}/{ref.model}"
+    return f"https://ollama.com/{ref.namespace}/{ref.model}/tags"

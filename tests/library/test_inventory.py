@@ -1,0 +1,126 @@
+"""What is there, what is pinned, and how it goes away: on a real server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmctl.core.pin import Lock, LockError
+from llmctl.errors import ConsentNeeded, LlmctlError, NotFound
+from tests.library.conftest import Desk
+from tests.library.test_pins import PIN
+from tests.registry_server import Registry
+
+real = pytest.mark.real("ollama", "model")
+
+
+def states(desk: Desk) -> dict[str, tuple[str, bool]]:
+    return {entry.name: (entry.pin_state, entry.loaded) for entry in desk.library.list(desk.lock)}
+
+
+@real
+def test_list_tells_pinned_drifted_missing_and_unpinned_apart(
+    desk: Desk, published: Registry, starter_gguf: Path
+) -> None:
+    name = published.name("m:q4_K_M")
+    alias = desk.ensure(name).alias
+    assert states(desk) == {name: ("pinned", False)}
+    entry = desk.library.list(desk.lock)[0]
+    assert (entry.alias, entry.quantization, entry.size_bytes) == (alias, "Q4_K_M", desk.lock.models[0].size_bytes)
+    desk.client.load(alias)
+    assert states(desk) == {name: ("pinned", True)}
+    desk.server.create("other", starter_gguf)
+    assert states(desk)["other:latest"][0] == "unpinned"
+    desk.client.copy("other:latest", alias)
+    assert states(desk)[name][0] == "drifted"
+    desk.client.delete(alias)
+    assert states(desk)[name][0] == "drifted"
+    desk.client.delete(name)
+    assert states(desk)[name] == ("missing", False)
+
+
+@real
+def test_rm_asks_for_what_is_pinned_then_unloads_and_removes_all_of_it(desk: Desk, published: Registry) -> None:
+    name = published.name("m:q4_K_M")
+    desk.ensure(name)
+    alias = desk.ensure(name, context=512).alias
+    desk.client.load(alias)
+
+    def nobody(question: str) -> None:
+        raise ConsentNeeded(question)
+
+    with pytest.raises(ConsentNeeded, match="pinned"):
+        desk.library.remove(name, desk.lock, nobody)
+    assert len(desk.tags()) == 3
+    removed, lock = desk.library.remove(name, desk.lock, lambda _: None)
+    assert len(removed.deleted) == 3
+    assert removed.unpinned
+    assert lock == Lock()
+    assert desk.tags() == {}
+    assert desk.client.ps() == []
+    assert not [blob for blob in (desk.server.models / "blobs").iterdir() if blob.stat().st_size > 1 << 20]
+
+
+@real
+def test_rm_of_an_unpinned_model_asks_nobody_and_of_none_says_so(desk: Desk, starter_gguf: Path) -> None:
+    desk.server.create("other", starter_gguf)
+    desk.server.create("another", starter_gguf)
+    removed, _ = desk.library.remove("other", Lock(), lambda question: pytest.fail(question))
+    assert removed.deleted == ("other:latest",)
+    assert set(desk.tags()) == {"another:latest"}
+    with pytest.raises(NotFound) as caught:
+        desk.library.remove("other", Lock(), lambda _: None)
+    assert caught.value.exit_code == 4
+
+
+@real
+def test_rm_of_a_missing_model_still_removes_its_pin(desk: Desk) -> None:
+    removed, lock = desk.library.remove(PIN.name, Lock((PIN,)), lambda _: None)
+    assert removed.deleted == ()
+    assert lock == Lock()
+
+
+def test_the_lock_file_is_whole_readable_and_changes_one_line_at_a_time(tmp_path: Path) -> None:
+    from llmctl.library import lock_file
+
+    path = tmp_path / "deep" / "profile.lock"
+    lock = lock_file.change(path, lambda lock: lock.with_pin(PIN).with_pin(replace(PIN, name="a")))
+    assert lock_file.read(path) == lock
+    before = path.read_text().splitlines()
+    lock_file.change(path, lambda lock: lock.with_pin(replace(PIN, engine="0.35.0")))
+    after = path.read_text().splitlines()
+    assert len([1 for old, new in zip(before, after, strict=True) if old != new]) == 1
+    assert lock_file.read(tmp_path / "none.lock") == Lock()
+
+
+def test_an_unchanged_lock_is_not_written_again(tmp_path: Path) -> None:
+    from llmctl.library import lock_file
+
+    path = tmp_path / "profile.lock"
+    lock_file.write(path, Lock((PIN,)))
+    inode = path.stat().st_ino
+    lock_file.write(path, Lock((PIN,)))
+    assert path.stat().st_ino == inode
+
+
+@pytest.mark.parametrize(
+    "content", [b"schema: 1\nmodels: 3\n", b"\xff\xfe", b"schema: 9\n", b"- a\n", b"a: &x 1\n", b""]
+)
+def test_a_damaged_lock_file_is_named_and_not_overwritten(tmp_path: Path, content: bytes) -> None:
+    from llmctl.library import lock_file
+
+    path = tmp_path / "profile.lock"
+    path.write_bytes(content)
+    with pytest.raises(LockError) as caught:
+        lock_file.change(path, lambda lock: lock.with_pin(PIN))
+    assert str(path) in caught.value.message
+    assert path.read_bytes() == content
+
+
+def test_a_lock_that_is_a_folder_is_an_error(tmp_path: Path) -> None:
+    from llmctl.library import lock_file
+
+    with pytest.raises(LlmctlError, match="folder"):
+        lock_file.read(tmp_path)

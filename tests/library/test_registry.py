@@ -1,0 +1,103 @@
+"""Asking a registry what a name stands for: the answer, and every way in which it is none."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from llmctl.core.model import ModelRef
+from llmctl.errors import DownloadFailed, LlmctlError, NotFound
+from llmctl.system import registry as asking
+from llmctl.system.registry import RegistryUnreachable
+from tests.registry_server import Fault, Registry, digest_of
+
+
+@pytest.fixture
+def published(registry: Registry, tmp_path: Path) -> tuple[Registry, ModelRef, str]:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"weights")
+    digest = registry.add("m:t", weights, digest_of(b"weights"), template="{{ .Prompt }}")
+    return registry, ModelRef.parse(registry.name("m:t")), digest
+
+
+Published = tuple[Registry, ModelRef, str]
+
+
+def test_the_manifest_is_identified_by_its_bytes(published: Published) -> None:
+    registry, ref, digest = published
+    manifest = asking.manifest(ref, {})
+    assert manifest.digest == digest
+    assert manifest.weights is not None
+    assert manifest.weights.digest == digest_of(b"weights")
+    assert manifest.weights.size_bytes == 7
+    assert [layer.media_type.rpartition(".")[2] for layer in manifest.layers] == ["model", "template"]
+    assert {layer.digest for layer in manifest.blobs} == set(registry.blobs)
+    assert b'"file_type": "Q4_K_M"' in (asking.small_blob(ref, manifest.config, {}) or b"")
+
+
+def test_a_public_registry_that_wants_a_token_gives_one(published: Published) -> None:
+    registry, ref, digest = published
+    registry.fault = "token"
+    assert asking.manifest(ref, {}).digest == digest
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "code", "said"),
+    [
+        ("login", DownloadFailed, "registry_login", "login"),
+        ("missing", NotFound, "model_not_found", "has no model"),
+        ("too_old", DownloadFailed, "engine_too_old", "newer Ollama"),
+        ("busy", DownloadFailed, "registry_busy", "in 17 seconds"),
+        ("page", RegistryUnreachable, "registry_unreachable", "web page"),
+        ("broken", DownloadFailed, "download_failed", "no list of layers"),
+        ("truncated", RegistryUnreachable, "registry_unreachable", "manifests/t"),
+        ("loop", RegistryUnreachable, "registry_unreachable", "redirects"),
+        ("huge", DownloadFailed, "registry_answer", "sent more than"),
+    ],
+)
+def test_what_is_no_answer_names_the_registry(
+    published: Published, fault: Fault, error: type[LlmctlError], code: str, said: str
+) -> None:
+    registry, ref, _ = published
+    registry.fault = fault
+    with pytest.raises(error) as caught:
+        asking.manifest(ref, {})
+    assert caught.value.code == code
+    assert registry.host in caught.value.message
+    assert said in caught.value.message
+
+
+def test_a_registry_that_stops_in_the_middle_is_given_up(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, ref, _ = published
+    registry.fault = "stall"
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.3)
+    with pytest.raises(RegistryUnreachable):
+        asking.manifest(ref, {})
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as bound:
+        # Bound and not listening: connections are refused.
+        bound.bind(("127.0.0.1", 0))
+        ref = ModelRef.parse(f"127.0.0.1:{bound.getsockname()[1]}/library/m")
+        with pytest.raises(RegistryUnreachable, match=r"127\.0\.0\.1"):
+            asking.manifest(ref, {})
+
+
+def test_a_token_is_not_asked_for_elsewhere(published: Published, registry: Registry) -> None:
+    registry, ref, _ = published
+    registry.fault = "token"
+    other = registry.host.replace("127.0.0.1", "localhost")
+    elsewhere = ModelRef(other, ref.namespace, ref.model, ref.tag)
+    with pytest.raises(DownloadFailed) as caught:
+        asking.manifest(elsewhere, {})
+    assert caught.value.code == "registry_login"
+    assert not [line for line in registry.asked if "/token" in line]
+
+
+def test_only_a_registry_on_this_machine_is_spoken_to_without_tls() -> None:
+    assert asking.base_url(ModelRef.parse("qwen3:8b")) == "https://registry.ollama.ai/v2/library/qwen3"
+    assert asking.base_url(ModelRef.parse("127.0.0.1:5/library/m")).startswith("http://127.0.0.1:5/")
+    assert asking.base_url(ModelRef.parse("10.0.0.1:5/library/m")).startswith("https://10.0.0.1:5/")

@@ -1,0 +1,200 @@
+"""A small model registry on loopback: real HTTP, what `ollama pull` needs, and switches for what goes wrong.
+
+`ollama pull` wants a Location with a blob's 200 (or a 307) and then asks it for ranges (facts/ollama.md, the
+store and registry part); Python's own server has no ranges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Literal
+
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+PIECE_BYTES = 1 << 16
+Fault = Literal["login", "token", "missing", "too_old", "busy", "page", "broken", "truncated", "stall", "loop", "huge"]
+
+
+def digest_of(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+@dataclass
+class Registry:
+    """`fault` spoils manifests, `blob_fault` the bytes of blobs. `asked` is every request line since the start."""
+
+    host: str = ""
+    manifests: dict[str, bytes] = field(default_factory=dict)
+    blobs: dict[str, Path] = field(default_factory=dict)
+    folder: Path = Path()
+    fault: Fault | None = None
+    blob_fault: Fault | None = None
+    redirects: bool = False
+    asked: list[str] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def name(self, model: str) -> str:
+        return f"{self.host}/library/{model}"
+
+    def add(self, model: str, weights: Path, weights_digest: str, file_type: str = "Q4_K_M", template: str = "") -> str:
+        """Publish a GGUF file as `model` (name:tag). Returns the manifest's digest."""
+        name, _, tag = model.partition(":")
+        config = json.dumps({"model_format": "gguf", "model_family": "gemma3", "file_type": file_type}).encode()
+        layers = [{"mediaType": "application/vnd.ollama.image.model"} | self._blob(weights_digest, weights)]
+        if template:
+            layers.append({"mediaType": "application/vnd.ollama.image.template"} | self._bytes(template.encode()))
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": {"mediaType": CONFIG_TYPE} | self._bytes(config),
+            "layers": layers,
+        }
+        content = json.dumps(manifest, separators=(",", ":")).encode()
+        self.manifests[f"{name}/{tag or 'latest'}"] = content
+        return digest_of(content)
+
+    def _blob(self, digest: str, path: Path) -> dict[str, object]:
+        self.blobs[digest] = path
+        return {"digest": digest, "size": path.stat().st_size}
+
+    def _bytes(self, content: bytes) -> dict[str, object]:
+        path = self.folder / digest_of(content).replace(":", "-")
+        path.write_bytes(content)
+        return self._blob(digest_of(content), path)
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    registry: Registry
+
+    def log_message(self, *_: object) -> None:
+        return
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.registry.asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
+        with suppress(BrokenPipeError, ConnectionResetError):
+            if self.path.startswith("/token"):
+                self._send(200, json.dumps({"token": "open"}).encode(), {"Content-Type": "application/json"})
+            elif found := re.fullmatch(r"/v2/library/([^/]+)/manifests/([^/?]+)", self.path):
+                self._manifest("/".join(found.groups()))
+            elif found := re.fullmatch(r"/(?:v2/library/[^/]+/blobs|data)/(sha256:[0-9a-f]{64})", self.path):
+                self._blob(found.group(1))
+            else:
+                self._send(404, b"{}")
+
+    def _manifest(self, key: str) -> None:
+        content = self.registry.manifests.get(key)
+        fault = self.registry.fault
+        page = b"<!DOCTYPE html><html><body>Please log in to the hotel's network</body></html>"
+        if fault == "token" and self.headers.get("Authorization") == "Bearer open":
+            fault = None
+        challenge = f'Bearer realm="http://{self.registry.host}/token",service="r",scope="repository:m:pull"'
+        spoiled: dict[str | None, tuple[int, bytes, dict[str, str]]] = {
+            "login": (401, b"{}", {}),
+            "token": (401, b"{}", {"WWW-Authenticate": challenge}),
+            "missing": (404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}', {}),
+            "too_old": (412, b'{"errors":[{"message":"requires a newer version of Ollama"}]}', {}),
+            "busy": (429, b"{}", {"Retry-After": "17"}),
+            "page": (200, page, {"Content-Type": "text/html; charset=utf-8"}),
+            "broken": (200, b'{"schemaVersion":2}', {}),
+            "loop": (302, b"", {"Location": self.path}),
+            "huge": (200, b" " * (5 << 20), {}),
+        }
+        if fault in {"truncated", "stall"} and content is not None:
+            self._cut(content, len(content) // 2, stall=fault == "stall")
+        elif fault in spoiled:
+            self._send(*spoiled[fault])
+        elif content is None:
+            self._send(404, b"{}")
+        else:
+            self._send(200, content, {"Content-Type": MANIFEST_TYPE, "Docker-Content-Digest": digest_of(content)})
+
+    def _blob(self, digest: str) -> None:
+        path = self.registry.blobs.get(digest)
+        if path is None:
+            self._send(404, b"{}")
+            return
+        size = path.stat().st_size
+        first, last, status = 0, size - 1, 200
+        if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+            first, last, status = int(found.group(1)), min(int(found.group(2)), size - 1), 206
+        elif self.registry.redirects and self.command == "GET" and not self.path.startswith("/data/"):
+            # To another host name of the same machine, as a registry in front of a CDN does.
+            other = self.registry.host.replace("127.0.0.1", "localhost")
+            self._send(307, b"", {"Location": f"http://{other}/data/{digest}"})
+            return
+        headers = {"Location": self.path, "Accept-Ranges": "bytes", "Content-Length": str(last - first + 1)}
+        if status == 206:
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if status == 200 and size >= PIECE_BYTES:
+            # Ollama asks without a range only to learn the Location, and leaves the body unread.
+            self.close_connection = True
+            return
+        self._stream(path, first, last + 1)
+
+    def _stream(self, path: Path, first: int, end: int) -> None:
+        fault = self.registry.blob_fault
+        with path.open("rb") as file:
+            file.seek(first)
+            while (position := file.tell()) < end:
+                if fault in {"truncated", "stall"} and position - first >= (end - first) // 2:
+                    if fault == "stall":
+                        self.registry.released.wait(60)
+                    self.close_connection = True
+                    return
+                self.wfile.write(file.read(min(PIECE_BYTES, end - position)))
+
+    def _cut(self, content: bytes, at: int, *, stall: bool) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[:at])
+        self.wfile.flush()
+        if stall:
+            self.registry.released.wait(60)
+        self.close_connection = True
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Registry]:
+    """A registry on a free port of 127.0.0.1, without models. `folder` takes its small blobs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    registry = Registry(folder=folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answer", (_Answer,), {"registry": registry}))
+    server.daemon_threads = True
+    registry.host = f"127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield registry
+    finally:
+        registry.released.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
