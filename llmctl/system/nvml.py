@@ -1,7 +1,7 @@
 """NVIDIA's management library, by pynvml: the cards, and who holds how much of them.
 
 Nothing here raises for what is absent: a machine without a driver has no cards and a reason. A figure that
-NVML cannot tell (per process in WSL2 and in containers) is None, never 0.
+NVML cannot tell is None, never 0. The index of a card is NVML's, also where a card before it does not answer.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from llmctl.core.gpu import Gpu
 
 LIBRARY = "libnvidia-ml.so.1"
+# The inode of the machine's first pid namespace, a constant of Linux (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+FIRST_PID_NAMESPACE = 0xEFFFFFFC
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class GpuInventory:
-    """All cards, or in words why there are none to be seen."""
+    """The cards that answer. `unavailable` says in words why there are none, or what ails those that do not."""
 
     gpus: tuple[Gpu, ...]
     driver_version: str | None
@@ -32,46 +36,62 @@ def gpus() -> GpuInventory:
     with session() as (nvml, problem):
         if nvml is None:
             return GpuInventory((), None, problem)
-        driver = asked(nvml, lambda: text(nvml.nvmlSystemGetDriverVersion()))
-        found = [asked(nvml, lambda index=index: card(nvml, index)) for index in range(count(nvml))]  # type: ignore[misc]
-        return GpuInventory(tuple(gpu for gpu in found if gpu is not None), driver, None)
+        driver = asked(nvml, nvml.nvmlSystemGetDriverVersion)
+        found: list[Gpu] = []
+        problems: list[str] = []
+        for index in range(count(nvml)):
+            try:
+                found.append(card(nvml, index))
+            except nvml.NVMLError as error:
+                problems.append(f"GPU {index}: {error}")
+        return GpuInventory(tuple(found), driver, "; ".join(problems) or None)
 
 
 def used_bytes() -> int | None:
-    """Bytes in use on all cards together; None where NVML is not there."""
+    """Bytes in use on all cards together; None where one of them cannot tell, or none is there."""
     with session() as (nvml, _):
         if nvml is None:
             return None
-        used = [
-            asked(nvml, lambda handle=handle: nvml.nvmlDeviceGetMemoryInfo(handle).used) for handle in handles(nvml)
-        ]
-        known = [bytes_used for bytes_used in used if bytes_used is not None]
-        return sum(known) if known else None
+        used = [memory_used(nvml, handle) for handle in handles(nvml).values()]
+        known = [size for size in used if size is not None]
+        return sum(known) if known and len(known) == len(used) else None
+
+
+def memory_used(nvml: Any, handle: Any) -> int | None:
+    return asked(nvml, lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
 
 
 def process_bytes(pid: int) -> dict[int, int | None]:
     """Bytes that a process holds, by card index; empty where NVML is not there, None where it cannot tell.
 
-    A card on which the process is not listed holds 0 of it.
+    NVML lists processes by their number on the host. A card that does not list this one holds 0 of it on the
+    host; inside a container or WSL2, where it goes by another number, that is unknown.
     """
     with session() as (nvml, _):
         if nvml is None:
             return {}
-        return {index: held(nvml, handle, pid) for index, handle in enumerate(handles(nvml))}
+        unlisted = 0 if on_the_host() else None
+        return {index: held(nvml, handle, pid, unlisted) for index, handle in handles(nvml).items()}
 
 
-def held(nvml: Any, handle: Any, pid: int) -> int | None:
-    listed: list[Any] = []
-    for query in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
-        processes = asked(nvml, lambda query=query: query(handle))  # type: ignore[misc]
-        if processes is None:
-            return None
-        listed += [process for process in processes if process.pid == pid]
-    known = [process.usedGpuMemory for process in listed]
-    if any(used is None for used in known):
+def held(nvml: Any, handle: Any, pid: int, unlisted: int | None) -> int | None:
+    compute = asked(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
+    graphics = asked(nvml, lambda: nvml.nvmlDeviceGetGraphicsRunningProcesses_v3(handle))
+    if compute is None or graphics is None:
         return None
-    # One process can be listed as compute and as graphics, with the same memory.
-    return max(known, default=0)
+    sizes = [process.usedGpuMemory for process in (*compute, *graphics) if process.pid == pid]
+    if not sizes:
+        return unlisted
+    # A process can be listed as compute and as graphics; both times with all that it holds.
+    return None if None in sizes else max(sizes)
+
+
+def on_the_host() -> bool:
+    """Whether this process sees the host's process numbers."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino == FIRST_PID_NAMESPACE
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -80,7 +100,7 @@ def session() -> Iterator[tuple[Any, str | None]]:
     try:
         ctypes.CDLL(LIBRARY)
     except OSError:
-        yield None, "no NVIDIA driver: libnvidia-ml.so.1 is not on this machine"
+        yield None, f"no NVIDIA driver: {LIBRARY} is not on this machine"
         return
     import pynvml
 
@@ -107,17 +127,14 @@ def count(nvml: Any) -> int:
     return asked(nvml, nvml.nvmlDeviceGetCount) or 0
 
 
-def handles(nvml: Any) -> list[Any]:
-    found = [asked(nvml, lambda index=index: nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count(nvml))]  # type: ignore[misc]
-    return [handle for handle in found if handle is not None]
+def handles(nvml: Any) -> dict[int, Any]:
+    """By index; a card that fell off the bus has none."""
+    found = {index: asked(nvml, partial(nvml.nvmlDeviceGetHandleByIndex, index)) for index in range(count(nvml))}
+    return {index: handle for index, handle in found.items() if handle is not None}
 
 
 def card(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    uuid = asked(nvml, lambda: text(nvml.nvmlDeviceGetUUID(handle)))
-    return Gpu(index, uuid, text(nvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free))
-
-
-def text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    uuid = asked(nvml, lambda: nvml.nvmlDeviceGetUUID(handle))
+    return Gpu(index, uuid, nvml.nvmlDeviceGetName(handle), int(memory.total), int(memory.free))
