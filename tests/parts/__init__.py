@@ -39,7 +39,7 @@ def _rpc() -> Part:
 
 def _model() -> Part:
     reason = starter.unavailable()
-    return Part(reason is None, reason or f"Q4_K_M, {starter.SIZE_BYTES:,} bytes")
+    return Part(reason is None, reason or "Gemma 3 270M, Q4_K_M")
 
 
 def _nvml() -> Part:
@@ -52,9 +52,12 @@ def _tmpfs() -> Part:
     return Part(reason is None, reason or "a small file system that fills up")
 
 
-def _tmux() -> Part:
-    path = shutil.which("tmux")
-    return Part(path is not None, path or "no tmux on PATH")
+def _program(name: str) -> Callable[[], Part]:
+    def find() -> Part:
+        path = shutil.which(name)
+        return Part(path is not None, path or f"no {name} on PATH")
+
+    return find
 
 
 FINDERS: dict[str, Callable[[], Part]] = {
@@ -63,7 +66,7 @@ FINDERS: dict[str, Callable[[], Part]] = {
     "rpc": _rpc,
     "nvml": _nvml,
     "tmpfs": _tmpfs,
-    "tmux": _tmux,
+    **{name: _program(name) for name in ("tmux", "bash", "zsh", "fish")},
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from llmctl.errors import LlmctlError
-from llmctl.system.starter import SHA256, SIZE_BYTES, fetched
+from llmctl.system.starter import SHA256, fetched
 from tests.parts import machine
 
 
