@@ -87,6 +87,7 @@ models:
   - name: qwen3:8b-q4_K_M
     contxt: 4096
   - resident: true
+    context: 1
 """
     )
     lines = message_of(path).splitlines()
@@ -96,6 +97,7 @@ models:
         f"{path}:5: server.kv_cache",
         f"{path}:8: models[0].contxt",
         f"{path}:9: models[1].name",
+        f"{path}:10: models[1].context",
     ]
     assert lines[0].endswith("did you mean server?")
     assert lines[1].endswith("found 'lots', allowed a whole number from 256 to 16777216")
