@@ -2,36 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.placement import Claim, Proof, Require, Witnesses, is_out_of_memory, judge, parse_buffers
+from llmctl.core.placement import Buffer, Claim, Proof, Require, Witnesses, is_out_of_memory, judge
 from llmctl.errors import EngineError, Refused
 from llmctl.system import nvml, process
 
 if TYPE_CHECKING:
-    from llmctl.client import Client
+    from llmctl.client import Client, LoadedModel
 
 FOREVER = -1
 ALL_LAYERS = 999
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What must be resident. `digests` are the manifests that stand for the weights (64 hex digits each);
+    `context` is tokens per slot, None for any."""
+
+    digests: frozenset[str]
+    weights_digest: str
+    context: int | None
+    require: Require
+
+    def among(self, loaded: Sequence[LoadedModel]) -> LoadedModel | None:
+        """Its line of /api/ps; one with the right context first, where several names share the weights."""
+        mine = [model for model in loaded if model.digest in self.digests]
+        return min(mine, key=lambda model: model.context_length != self.context, default=None)
+
+
+@dataclass(frozen=True)
+class Host:
+    """The server that has it. `pid` None where it cannot be seen."""
+
+    owned: bool
+    pid: int | None
+
+
+@dataclass(frozen=True)
 class Resident:
-    """A model that is loaded, with what proves it."""
+    """A model as it was found, with what proves it."""
 
     proof: Proof
     witnesses: Witnesses
+    entry: LoadedModel | None
     runner_pid: int | None
 
 
 class Residency:
-    """Both steps take the alias that is served and the digests that stand for its pinned weights."""
+    """Load and prove. Nothing else here changes where a model lies."""
 
-    def loaded(self, client: Client, digests: Collection[str], context: int | None) -> bool:
-        """Whether a runner with these weights and this context is there already."""
-        return any(model.digest in digests and context in {None, model.context_length} for model in client.ps())
+    def loaded(self, client: Client, wanted: Wanted, host: Host) -> bool:
+        """Whether a living runner with these weights and this context is there already."""
+        entry = wanted.among(client.ps())
+        if entry is None or wanted.context not in {None, entry.context_length}:
+            return False
+        return not (host.owned and process.runner_of(wanted.weights_digest, host.pid) is None)
 
     def load(self, client: Client, alias: str, require: Require, *, owned: bool) -> int | None:
         """Load and wait; the bytes that all GPUs gained meanwhile, None when NVML is not there.
@@ -54,34 +82,24 @@ class Residency:
 
     def prove(
         self,
-        client: Client,
-        *,
-        digests: Collection[str],
-        weights_digest: str,
-        context: int | None,
-        require: Require,
-        log: Callable[[], str] | None,
+        loaded: Sequence[LoadedModel],
+        wanted: Wanted,
+        host: Host,
+        buffers: Callable[[int | None], tuple[Buffer, ...] | None],
         gained_bytes: int | None = None,
     ) -> Resident:
-        """Ask every witness that can be asked. `log` reads the runner's log, None where there is no access."""
-        claim = next(
-            (
-                Claim(model.digest, model.context_length, model.size_bytes, model.size_vram_bytes)
-                for model in client.ps()
-                if model.digest in digests
-            ),
-            None,
-        )
-        runner = process.runner_of(weights_digest)
-        held = nvml.process_bytes(runner.pid) if runner else None
-        known = [count for count in held.values() if count is not None] if held else []
+        """Ask every witness that can be asked. `buffers` gives the lines of the runner with that pid."""
+        entry = wanted.among(loaded)
+        runner = process.runner_of(wanted.weights_digest, host.pid)
+        pid = runner.pid if runner else None
         seen = Witnesses(
-            claim=claim,
-            buffers=parse_buffers(log(), weights_digest) if log else None,
-            gpu_process_bytes=sum(known) if known else None,
+            claim=Claim(entry.digest, entry.context_length, entry.size_bytes, entry.size_vram_bytes) if entry else None,
+            buffers=buffers(pid),
+            gpu_process_bytes=nvml.total_process_bytes(pid) if pid else None,
             gpu_difference_bytes=gained_bytes,
+            runner_ended=host.owned and runner is None,
         )
-        return Resident(judge(require, digests, context, seen), seen, runner.pid if runner else None)
+        return Resident(judge(wanted.require, wanted.digests, wanted.context, seen), seen, entry, pid)
 
 
 def does_not_fit(alias: str, text: str) -> Refused:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llmctl.client import Client
 from llmctl.core import serving
 from llmctl.core.address import Address, choose_address
-from llmctl.core.placement import Buffer
+from llmctl.core.placement import Buffer, Require
 from llmctl.errors import EngineError, PortInUse, ServerNotRunning, ServerUnreachable
 from llmctl.system import files, process
 
@@ -64,7 +64,7 @@ class ServerState:
     owner: Owner
     engine_version: str
     store: str | None
-    require: str
+    require: Require
     context: int
     parallel: int
     kv_cache: str

@@ -50,12 +50,15 @@ class Witnesses:
     buffers: the runner's lines; None when its log cannot be read.
     gpu_process_bytes: NVML's bytes of the runner over all GPUs; None when NVML cannot tell.
     gpu_difference_bytes: what all GPUs gained across the load; None when not measured.
+    runner_ended: the runner is known to be gone. /api/ps goes on showing its model until the next request
+    (ollama v0.34.0, seen).
     """
 
     claim: Claim | None
     buffers: tuple[Buffer, ...] | None = None
     gpu_process_bytes: int | None = None
     gpu_difference_bytes: int | None = None
+    runner_ended: bool = False
 
     @property
     def buffer_bytes(self) -> int | None:
@@ -88,6 +91,8 @@ def judge(require: Require, digests: Iterable[str], context: int | None, seen: W
     claim = seen.claim
     if claim is None:
         return Proof("refuted", "unknown", ("the model is not loaded",))
+    if seen.runner_ended:
+        return Proof("refuted", "unknown", ("the model's runner has ended",))
     place = placed(seen)
     wrong = []
     if claim.digest not in set(digests):

@@ -74,6 +74,13 @@ def process_bytes(pid: int) -> dict[int, int | None]:
         return {index: held(nvml, handle, pid, unlisted) for index, handle in handles(nvml).items()}
 
 
+def total_process_bytes(pid: int) -> int | None:
+    """Bytes that a process holds on all cards; None when any of them cannot tell, or there is none."""
+    cards = list(process_bytes(pid).values())
+    known = [count for count in cards if count is not None]
+    return sum(known) if known and len(known) == len(cards) else None
+
+
 def held(nvml: Any, handle: Any, pid: int, unlisted: int | None) -> int | None:
     compute = asked(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))
     graphics = asked(nvml, lambda: nvml.nvmlDeviceGetGraphicsRunningProcesses_v3(handle))

@@ -102,14 +102,16 @@ def marked(owner: str) -> list[Process]:
     return sorted((p for p in every() if p.environ.get(MARKER) == owner), key=lambda p: p.pid)
 
 
-def runner_of(weights_digest: str) -> Process | None:
-    """The llama-server that has a blob open as its model, whoever owns it.
+def runner_of(weights_digest: str, server_pid: int | None) -> Process | None:
+    """The llama-server that serves a blob, whoever owns it; of one server, where its pid is known.
 
     The blob's name is in its argv: ollama v0.34.0 llm/llama_server.go starts it with `--model <blob>`.
     """
     blob = "sha256-" + weights_digest.removeprefix("sha256:")
     for process in every():
-        if process.program == "llama-server" and (process.argument("--model") or "").endswith(blob):
+        if process.program != "llama-server" or server_pid not in {None, process.parent_pid}:
+            continue
+        if (process.argument("--model") or "").endswith(blob):
             return process
     return None
 
@@ -160,8 +162,8 @@ def listener(port: int) -> Process | None:
     except psutil.AccessDenied:
         return None
     for connection in connections:
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-        if listens and connection.laddr.port == port and connection.pid:
+        listens = connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port
+        if listens and connection.pid:
             return read(connection.pid)
     return None
 

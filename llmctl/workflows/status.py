@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmctl.core.placement import Claim, Proof, Witnesses, judge
 from llmctl.errors import ServerNotRunning
+from llmctl.residency import Host, Residency, Wanted
 from llmctl.system import process
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def status(server: Server, client: Client | None, state: ServerState | None) -> 
     if state is None:
         return unrecorded(client, version, loaded)
     owned = server.owned() if state.owner == "llmctl" else None
-    models = tuple(model_status(model, loaded, state.require) for model in state.models)
+    host = Host(owned is not None, owned.pid if owned else None)
+    models = tuple(model_status(model, loaded, host, state.require) for model in state.models)
     known = {digest for model in state.models for digest in digests_of(model)}
     pid = owned.pid if owned else None
     return Status(
@@ -132,50 +133,32 @@ def unrecorded(client: Client, version: str, loaded: list[LoadedModel]) -> Statu
     )
 
 
-def model_status(model: ActiveModel, loaded: list[LoadedModel], require: str) -> ModelStatus:
-    entry = next((entry for entry in loaded if entry.digest in digests_of(model)), None)
-    runner = process.runner_of(model.weights_digest) if entry else None
-    proof, measured = proof_now(model, entry, runner, require)
+def model_status(model: ActiveModel, loaded: list[LoadedModel], host: Host, require: Require) -> ModelStatus:
+    """The proof as it stands. What `up` read in the runner's log holds as long as that runner lives."""
+    wanted = Wanted(digests_of(model), model.weights_digest, model.context, require)
+    found = Residency().prove(
+        loaded, wanted, host, lambda pid: model.buffers if pid is not None and pid == model.runner_pid else None
+    )
+    entry, pid = found.entry, found.runner_pid
     claimed = entry is not None and entry.size_bytes > 0
     return ModelStatus(
         name=model.name,
         alias=model.alias,
-        resident=entry is not None,
-        verdict=proof.verdict,
-        place=proof.place,
-        reasons=proof.reasons,
+        resident=entry is not None and not found.witnesses.runner_ended,
+        verdict=found.proof.verdict,
+        place=found.proof.place,
+        reasons=found.proof.reasons,
         manifest_digest=model.manifest_digest,
         weights_digest=model.weights_digest,
         quantization=model.quantization,
         context=entry.context_length if entry else None,
         claimed_bytes=entry.size_bytes if entry and claimed else None,
         claimed_gpu_bytes=entry.size_vram_bytes if entry and claimed else None,
-        measured_bytes=measured,
-        runner_bytes=process.resident_bytes(runner.pid) if runner else None,
-        runner_pid=runner.pid if runner else None,
+        measured_bytes=found.witnesses.measured_bytes,
+        runner_bytes=process.resident_bytes(pid) if pid else None,
+        runner_pid=pid,
     )
 
 
-def digests_of(model: ActiveModel) -> set[str]:
-    return {digest.removeprefix("sha256:") for digest in (model.manifest_digest, model.served_digest)}
-
-
-def proof_now(
-    model: ActiveModel, entry: LoadedModel | None, runner: process.Process | None, require: str
-) -> tuple[Proof, int | None]:
-    """The proof as it stands. What `up` read in the runner's log holds as long as that runner lives."""
-    from llmctl.system import nvml
-
-    held = nvml.process_bytes(runner.pid) if runner and require != "none" else None
-    known = [count for count in held.values() if count is not None] if held else []
-    claim = None
-    if entry is not None:
-        claim = Claim(entry.digest, entry.context_length, entry.size_bytes, entry.size_vram_bytes)
-    same_runner = runner is not None and runner.pid == model.runner_pid
-    seen = Witnesses(
-        claim=claim,
-        buffers=model.buffers if same_runner else None,
-        gpu_process_bytes=sum(known) if known else None,
-    )
-    required: Require = require if require in {"full", "partial"} else "none"  # type: ignore[assignment]
-    return judge(required, digests_of(model), model.context, seen), seen.measured_bytes
+def digests_of(model: ActiveModel) -> frozenset[str]:
+    return frozenset(digest.removeprefix("sha256:") for digest in (model.manifest_digest, model.served_digest))

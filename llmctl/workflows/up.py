@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from llmctl.core import serving
 from llmctl.core.engine import MINIMUM_VERSION, version_key
-from llmctl.core.placement import Proof
+from llmctl.core.placement import Buffer, Proof, parse_buffers
 from llmctl.core.progress import Consent, Progress, Step, StepState
 from llmctl.errors import EngineMissing, Refused
+from llmctl.residency import Host, Resident, Wanted
 from llmctl.server import ActiveModel, Running, ServerState
 from llmctl.system import devices, files, process
 
@@ -84,6 +85,10 @@ class Up:
             server.stop()
             server.forget()
             self.progress(Step("stop", "stop", "done", "ended the server of the other settings"))
+        elif owned is None and server.processes():
+            self.progress(Step("stop", "stop", detail="runners whose server was killed"))
+            server.stop()
+            self.progress(Step("stop", "stop", "done", "ended runners whose server was killed"))
         running = server.find(address)
         if running is not None:
             self.accept(running)
@@ -199,40 +204,22 @@ class Up:
 
     def make_resident(self, running: Running, pinned: Pinned, context: int) -> tuple[ActiveModel, bool]:
         """Load unless it is there, then prove. The model as it is now, and whether it was loaded."""
-        client, residency = self.services.client(running.base_url), self.services.residency
-        require, step = self.profile.gpu.require, f"load {pinned.pin.name}"
-        gained, loading = None, not residency.loaded(client, pinned.digests, context)
+        client, residency, pin = self.services.client(running.base_url), self.services.residency, pinned.pin
+        wanted = Wanted(pinned.digests, pin.weights_digest, context, self.profile.gpu.require)
+        host = Host(running.owner == "llmctl", running.pid)
+        gained, loading = None, not residency.loaded(client, wanted, host)
         if loading:
-            self.progress(Step(step, "load", detail=pinned.pin.name))
-            gained = residency.load(client, pinned.alias, require, owned=running.owner == "llmctl")
-        self.progress(Step(step, "load", "done" if loading else "skipped", pinned.pin.name))
-        resident = residency.prove(
-            client,
-            digests=pinned.digests,
-            weights_digest=pinned.pin.weights_digest,
-            context=context,
-            require=require,
-            log=self.services.server.log if running.owner == "llmctl" else None,
-            gained_bytes=gained,
-        )
+            self.progress(Step(f"load {pin.name}", "load", detail=pin.name))
+            gained = residency.load(client, pinned.alias, wanted.require, owned=host.owned)
+        self.progress(Step(f"load {pin.name}", "load", "done" if loading else "skipped", pin.name))
+        resident = residency.prove(client.ps(), wanted, host, self.buffers(host, pin.weights_digest), gained)
         self.report(pinned, resident.proof)
-        claim = resident.witnesses.claim
-        model = ActiveModel(
-            name=pinned.pin.name,
-            alias=pinned.alias,
-            manifest_digest=pinned.pin.manifest_digest,
-            served_digest=claim.digest if claim else pinned.pin.manifest_digest,
-            weights_digest=pinned.pin.weights_digest,
-            quantization=pinned.pin.quantization,
-            context=context,
-            size_bytes=claim.size_bytes if claim and claim.size_bytes else None,
-            verdict=resident.proof.verdict,
-            place=resident.proof.place,
-            reasons=resident.proof.reasons,
-            runner_pid=resident.runner_pid,
-            buffers=resident.witnesses.buffers,
-        )
-        return model, loading
+        return active(pinned, context, resident), loading
+
+    def buffers(self, host: Host, weights_digest: str) -> Callable[[int | None], tuple[Buffer, ...] | None]:
+        """The runner's lines are in the log of an owned server only."""
+        log = self.services.server.log() if host.owned else ""
+        return lambda _: parse_buffers(log, weights_digest)
 
     def report(self, pinned: Pinned, proof: Proof) -> None:
         words = "; ".join(proof.reasons) or f"digest and context agree, on {proof.place}"
@@ -258,9 +245,28 @@ class Up:
         if running.owner == "llmctl":
             return ()
         environ = process.read_environ(running.pid) if running.pid else {}
-        runners = (process.runner_of(pin.weights_digest) for pin in lock.models)
+        runners = (process.runner_of(pin.weights_digest, running.pid) for pin in lock.models)
         argv = next((runner.argv for runner in runners if runner is not None), ())
         return serving.lacks(self.profile, environ, argv)
+
+
+def active(pinned: Pinned, context: int, resident: Resident) -> ActiveModel:
+    claim, pin = resident.witnesses.claim, pinned.pin
+    return ActiveModel(
+        name=pin.name,
+        alias=pinned.alias,
+        manifest_digest=pin.manifest_digest,
+        served_digest=pinned.served_digest,
+        weights_digest=pin.weights_digest,
+        quantization=pin.quantization,
+        context=context,
+        size_bytes=claim.size_bytes if claim and claim.size_bytes else None,
+        verdict=resident.proof.verdict,
+        place=resident.proof.place,
+        reasons=resident.proof.reasons,
+        runner_pid=resident.runner_pid,
+        buffers=resident.witnesses.buffers,
+    )
 
 
 def new_enough(version: str) -> bool:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -142,7 +141,7 @@ def test_two_ups_at_once_start_one_server(llmctl: Llmctl, ready: str) -> None:
     results = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], results
     assert sorted(json.loads(out)["changed"] for out, _ in results) == [False, True]
-    assert len([pid for pid in llmctl.owned() if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]) == 1
+    assert len([pid for pid in llmctl.owned() if b"\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]) == 1
 
 
 @pytest.mark.parametrize("step", ["profile", "engine", "server", "model", "load", "proof"])
@@ -157,7 +156,7 @@ def test_up_killed_at_any_step_is_continued_by_the_next(llmctl: Llmctl, ready: s
     done = llmctl("up", ready, "--json")
     assert done.code == 0, done.err
     assert done.json["verdict"] == "proved"
-    servers = [pid for pid in llmctl.owned() if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    servers = [pid for pid in llmctl.owned() if b"\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(servers) == 1
 
 
@@ -173,13 +172,11 @@ def test_ctrl_c_says_so_and_the_next_up_continues(llmctl: Llmctl, ready: str) ->
     assert llmctl("up", ready).code == 0
 
 
-def test_a_model_that_is_evicted_is_seen_and_loaded_again(llmctl: Llmctl, ready: str) -> None:
+def test_a_runner_that_died_is_seen_and_loaded_again(llmctl: Llmctl, ready: str) -> None:
     up = llmctl("up", ready, "--json").json
     runner = llmctl.owned()[-1]
     os.kill(runner, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while llmctl("status", "--quiet").code == 0 and time.monotonic() < deadline:
-        pass
+    # /api/ps goes on showing it: nothing has asked the dead runner yet.
     assert llmctl("status", "--quiet").code == 5
     assert llmctl("up", ready).code == 0
     assert llmctl("status", "--quiet").code == 0
