@@ -1,0 +1,136 @@
+"""pull, list, rm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_models
+from llmctl.errors import ExitCode
+from llmctl.output import Output
+from llmctl.output.models import list_lines, pull_lines, rm_lines
+from llmctl.workflows import models
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llmctl.core.profile import Profile
+    from llmctl.env import Env
+    from llmctl.library import Library
+    from llmctl.server import Running
+
+
+def pull(
+    ctx: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A registry name, hf.co/user/repo:TAG, a GGUF file, or: starter",
+            autocompletion=complete_models,
+        ),
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="What to call a GGUF file or the starter.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="Accept this one, as the GGUF itself says it. Default: the profile's, or Q4_K_M.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Accept new weights for a pinned name.")] = False,
+    profile: ProfileOption = None,
+    yes: YesFlag = False,
+    json: JsonFlag = False,
+) -> ExitCode:
+    """Get a model, check it, pin it, and give it its private alias. Repeatable; an interrupted one goes on.
+
+    \b
+    PRECONDITIONS
+      The profile's server is running.
+    \b
+    SIDE EFFECTS
+      Downloads into the server's store, adds a model named llmctl/..., writes the profile's lock.
+    \b
+    EXIT CODES
+      0 pinned and there
+      1 the source is unreachable, the disk is full, or what came is damaged
+      2 no model name, or consent is needed (--yes)
+      3 the server is not running
+      4 no such model or file
+      5 the name stands for other weights than the pinned ones, or the quantization is another
+    \b
+    EXAMPLE
+      llmctl pull qwen3:4b-q4_K_M
+    """
+    env: Env = ctx.obj
+    out = Output(env, json)
+    chosen = env.profile(profile)
+    spec = models.spec_for(chosen, model, name, quantization)
+    running, library, lock_path = at(env, chosen)
+    with out.progress() as progress:
+        result = models.pull(
+            spec, library, lock_path, running, update=update, progress=progress, consent=out.consent(yes)
+        )
+    out.show(result, pull_lines)
+    return ExitCode.OK
+
+
+def list_(ctx: typer.Context, profile: ProfileOption = None, json: JsonFlag = False) -> ExitCode:
+    """List the server's models: which are pinned, drifted, missing or loaded.
+
+    \b
+    PRECONDITIONS
+      The profile's server is running.
+    \b
+    SIDE EFFECTS
+      None.
+    \b
+    EXIT CODES
+      0 listed
+      3 the server is not running
+    \b
+    EXAMPLE
+      llmctl list --json
+    """
+    env: Env = ctx.obj
+    running, library, lock_path = at(env, env.profile(profile))
+    found = models.Inventory(running.base_url, library.list(library.read_lock(lock_path)))
+    Output(env, json).show(found, list_lines)
+    return ExitCode.OK
+
+
+def rm(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", autocompletion=complete_models)],
+    profile: ProfileOption = None,
+    yes: YesFlag = False,
+    json: JsonFlag = False,
+) -> ExitCode:
+    """Unload and delete a model with its aliases, and its pin.
+
+    \b
+    PRECONDITIONS
+      The profile's server is running.
+    \b
+    SIDE EFFECTS
+      Deletes weights that no other model uses; changes the profile's lock.
+    \b
+    EXIT CODES
+      0 removed
+      2 it is pinned, and --yes is not given
+      3 the server is not running
+      4 no such model
+    \b
+    EXAMPLE
+      llmctl rm qwen3:4b-q4_K_M --yes
+    """
+    env: Env = ctx.obj
+    out = Output(env, json)
+    _, library, lock_path = at(env, env.profile(profile))
+    result = models.remove(model, library, lock_path, out.consent(yes))
+    out.show(result, rm_lines)
+    return ExitCode.OK
+
+
+def at(env: Env, profile: Profile) -> tuple[Running, Library, Path]:
+    """The profile's server, its models and its lock."""
+    running = models.running(env.server, profile)
+    return running, env.library(running.base_url), env.lock_path(profile)

@@ -1,0 +1,143 @@
+"""pull, list, rm: the models of one profile's server, and the profile's lock."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.core.model import ModelRef, looks_like_path
+from llmctl.core.profile import ModelSpec
+from llmctl.errors import NotFound, ServerNotRunning, UsageError
+
+if TYPE_CHECKING:
+    from llmctl.core.profile import Profile
+    from llmctl.core.progress import Consent, Progress
+    from llmctl.library import Library, LibraryEntry, Removed
+    from llmctl.server import Running, Server
+
+STARTER = "starter"
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """What a name stands for now, and whether anything had to be done. Digests are `sha256:<64 hex>`."""
+
+    name: str
+    alias: str
+    manifest_digest: str
+    weights_digest: str
+    quantization: str
+    size_bytes: int
+    source: str
+    changed: bool
+    note: str
+    lock: str
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The models of the server at `base_url` and those that the profile's lock pins."""
+
+    base_url: str
+    models: tuple[LibraryEntry, ...]
+
+
+@dataclass(frozen=True)
+class RemoveResult:
+    name: str
+    deleted: tuple[str, ...]
+    unpinned: bool
+
+
+def running(server: Server, profile: Profile) -> Running:
+    """The profile's server. ServerNotRunning when there is none: a store has no other door."""
+    address = server.address(profile)
+    found = server.find(address)
+    if found is None:
+        raise ServerNotRunning(f"no server at {address.url}", f"llmctl up {profile.reference}")
+    return found
+
+
+def spec_for(profile: Profile, asked: str, name: str | None, quantization: str | None) -> ModelSpec:
+    """What a person means by `asked`: a model of the profile, the starter, a GGUF file, or a registry name.
+
+    No stand-in here: who pulls a model by name wants that model or an error.
+    """
+    known = next((model for model in profile.models if model.name == asked), None)
+    if known is not None:
+        spec = replace(known, fallback=None)
+    elif looks_like_path(asked):
+        spec = ModelSpec(name_of_file(asked), source=str(existing(asked)))
+    elif asked == STARTER:
+        from llmctl.system import starter
+
+        spec = ModelSpec(starter.NAME, source=STARTER)
+    else:
+        spec = ModelSpec(asked)
+    if name is not None and spec.source == "registry":
+        raise UsageError(
+            f"{asked} has a name of its own; --name is for GGUF files and the starter", "llmctl pull --help"
+        )
+    # The context belongs to `up`, which makes the alias for it without another download.
+    return replace(spec, name=name or spec.name, quantization=quantization or spec.quantization, context=None)
+
+
+def existing(asked: str) -> Path:
+    path = Path(asked).expanduser().absolute()
+    if not path.exists():
+        raise NotFound(f"no file {path}", f"ls -l {path.parent}")
+    return path
+
+
+def name_of_file(path: str) -> str:
+    """A model name out of a file's name: what is not allowed there becomes a dash."""
+    stem = re.sub(r"\.gguf$", "", Path(path).name, flags=re.IGNORECASE)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:80] or "model"
+    return str(ModelRef.parse(name))
+
+
+def pull(
+    spec: ModelSpec,
+    library: Library,
+    lock_path: Path,
+    running: Running,
+    *,
+    update: bool,
+    progress: Progress,
+    consent: Consent,
+) -> PullResult:
+    """Have the model and its pin in the lock. Repeatable; goes on where an interrupted one stopped."""
+    pinned = library.ensure(
+        spec,
+        library.read_lock(lock_path),
+        server_context=0,
+        engine_version=running.version,
+        store=Path(running.store) if running.store else None,
+        update=update,
+        progress=progress,
+        consent=consent,
+    )
+    pin = pinned.pin
+    library.change_lock(lock_path, lambda lock: lock.with_pin(pin))
+    return PullResult(
+        name=pin.name,
+        alias=pinned.alias,
+        manifest_digest=pin.manifest_digest,
+        weights_digest=pin.weights_digest,
+        quantization=pin.quantization,
+        size_bytes=pin.size_bytes,
+        source=pin.from_,
+        changed=pinned.changed,
+        note=pinned.note,
+        lock=str(lock_path),
+    )
+
+
+def remove(name: str, library: Library, lock_path: Path, consent: Consent) -> RemoveResult:
+    """Delete a model and its pin; the consent is asked for a pinned one."""
+    removed: Removed
+    removed, _ = library.remove(name, library.read_lock(lock_path), consent)
+    library.change_lock(lock_path, lambda lock: lock.without(removed.name))
+    return RemoveResult(removed.name, removed.deleted, removed.unpinned)
