@@ -46,15 +46,10 @@ class AsyncClient:
         return str((await self._json("GET", "/api/version")).get("version", ""))
 
     async def tags(self) -> list[InstalledModel]:
-        return [
-            InstalledModel.parse(entry)
-            for entry in (await self._json("GET", "/api/tags")).get("models") or []
-        ]
+        return [InstalledModel.parse(entry) for entry in (await self._json("GET", "/api/tags")).get("models") or []]
 
     async def ps(self) -> list[LoadedModel]:
-        return [
-            LoadedModel.parse(entry) for entry in (await self._json("GET", "/api/ps")).get("models") or []
-        ]
+        return [LoadedModel.parse(entry) for entry in (await self._json("GET", "/api/ps")).get("models") or []]
 
     async def load(self, name: str) -> None:
         await self._json("POST", "/api/generate", {"model": name, "stream": False}, patient=True)
@@ -76,9 +71,7 @@ class AsyncClient:
                     yield chunk
                     if chunk.done:
                         return
-        raise StreamEnded(
-            "the answer stopped before its end: the stream closed without `done`", "llmctl logs"
-        )
+        raise StreamEnded("the answer stopped before its end: the stream closed without `done`", "llmctl logs")
 
     async def _json(
         self, method: str, path: str, fields: dict[str, Any] | None = None, *, patient: bool = False
@@ -94,9 +87,7 @@ class AsyncClient:
         self, method: str, path: str, content: Any = None, timeout: httpx.Timeout | None = None
     ) -> AsyncIterator[httpx.Response]:
         try:
-            async with self._http.stream(
-                method, path, content=content, timeout=timeout or self._patient
-            ) as response:
+            async with self._http.stream(method, path, content=content, timeout=timeout or self._patient) as response:
                 if response.status_code >= 400:
                     raise protocol.error_from(response.status_code, await response.aread())
                 yield response

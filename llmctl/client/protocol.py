@@ -24,9 +24,7 @@ def error_from(status: int, body: bytes) -> LlmctlError:
     if overflow is not None:
         return prompt_too_long(*overflow)
     if status == 404:
-        return NotFound(
-            text or "the engine does not know what was asked for", "llmctl list", code="model_not_found"
-        )
+        return NotFound(text or "the engine does not know what was asked for", "llmctl list", code="model_not_found")
     if status == 403 and not text:
         # An empty 403 is ollama's refusal of a Host or Origin header (server/routes.go:1776-1839).
         return ServerUnreachable("the server refuses requests from this address (403 without a text)")

@@ -64,9 +64,7 @@ class Client:
             yield chunk
             if chunk.done:
                 return
-        raise StreamEnded(
-            "the answer stopped before its end: the stream closed without `done`", "llmctl logs"
-        )
+        raise StreamEnded("the answer stopped before its end: the stream closed without `done`", "llmctl logs")
 
     def load(self, name: str, options: dict[str, Any] | None = None, keep_alive: int | None = None) -> None:
         """Load a model and wait until it is there, however long that takes.
@@ -141,9 +139,7 @@ class Client:
                 f"{path} ended without `success`; its last word was: {status or 'nothing'}", "llmctl logs"
             )
 
-    def _stream(
-        self, path: str, body: Iterable[bytes], silence_seconds: float | None
-    ) -> Iterator[dict[str, Any]]:
+    def _stream(self, path: str, body: Iterable[bytes], silence_seconds: float | None) -> Iterator[dict[str, Any]]:
         connection, response = self._request("POST", path, iter(body), silence_seconds)
         try:
             self._raise_for(response)
@@ -211,9 +207,7 @@ class Client:
             raise ServerUnreachable(f"the server at {self.base_url} does not answer", "llmctl logs") from None
         except (OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
-            raise ServerUnreachable(
-                f"lost the server at {self.base_url}: {reason}", "llmctl status"
-            ) from None
+            raise ServerUnreachable(f"lost the server at {self.base_url}: {reason}", "llmctl status") from None
 
     def _raise_for(self, response: http.client.HTTPResponse) -> None:
         if response.status >= 400:

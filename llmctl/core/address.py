@@ -44,9 +44,7 @@ def parse_ollama_host(value: str) -> Address:
     rest = rest.partition("/")[0]
     host, port_text = split_host(rest)
     if scheme == "https":
-        raise UsageError(
-            "OLLAMA_HOST says https, and ollama's own server speaks plain http", "unset OLLAMA_HOST"
-        )
+        raise UsageError("OLLAMA_HOST says https, and ollama's own server speaks plain http", "unset OLLAMA_HOST")
     if any(character.isspace() for character in host):
         raise UsageError(f"OLLAMA_HOST is not an address: {value}", "unset OLLAMA_HOST")
     port = int(port_text) if port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535 else None

@@ -85,9 +85,7 @@ class ModelRef:
         """Whether its registry is on this machine. Only there llmctl speaks plain http."""
         name = self.host.partition(":")[0].lower()
         return (
-            name == "localhost"
-            or name.endswith(".localhost")
-            or re.fullmatch(r"127(\.\d{1,3}){3}", name) is not None
+            name == "localhost" or name.endswith(".localhost") or re.fullmatch(r"127(\.\d{1,3}){3}", name) is not None
         )
 
     @property

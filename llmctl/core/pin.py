@@ -147,9 +147,7 @@ class Lock:
     def to_dict(self) -> dict[str, Any]:
         engine = {}
         if self.engine:
-            engine = {
-                "engine": {"version": self.engine.version, "release_sha256": self.engine.release_sha256}
-            }
+            engine = {"engine": {"version": self.engine.version, "release_sha256": self.engine.release_sha256}}
         return {"schema": SCHEMA, **engine, "models": [pin.to_dict() for pin in _sorted(self.models)]}
 
     @classmethod

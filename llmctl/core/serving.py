@@ -100,9 +100,7 @@ def lacks(profile: Profile, environ: Mapping[str, str], runner: Sequence[str]) -
         "OLLAMA_KV_CACHE_TYPE": (profile.server.kv_cache, argument(runner, "--cache-type-k") or "f16"),
     }
     return tuple(
-        Lack(setting, wanted, value)
-        for setting, (wanted, value) in shown.items()
-        if runner and value != wanted
+        Lack(setting, wanted, value) for setting, (wanted, value) in shown.items() if runner and value != wanted
     )
 
 

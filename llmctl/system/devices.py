@@ -70,6 +70,5 @@ def parse(text: str) -> tuple[Device, ...]:
     """The lines after `Available devices:`."""
     listed = text.partition("Available devices:")[2]
     return tuple(
-        Device(match[1], match[2], int(match[3]) * MIB, int(match[4]) * MIB)
-        for match in DEVICE_LINE.finditer(listed)
+        Device(match[1], match[2], int(match[3]) * MIB, int(match[4]) * MIB) for match in DEVICE_LINE.finditer(listed)
     )

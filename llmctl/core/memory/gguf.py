@@ -146,9 +146,7 @@ def _preamble(cursor: Cursor) -> int:
     if version & 0xFFFF == 0 and version:
         raise GgufError("a big-endian GGUF file; this machine needs a little-endian one")
     if version not in (2, 3):
-        raise GgufError(
-            f"GGUF version {version}; llama.cpp reads 2 and 3, so the model must be converted again"
-        )
+        raise GgufError(f"GGUF version {version}; llama.cpp reads 2 and 3, so the model must be converted again")
     return version
 
 
@@ -223,12 +221,9 @@ def _alignment(metadata: dict[str, Value]) -> int:
 
 def _check_extent(tensor: Tensor, data_offset: int, alignment: int, size_bytes: int) -> None:
     if tensor.offset % alignment:
-        raise GgufError(
-            f"the tensor {tensor.name!r} begins at {tensor.offset}, not a multiple of {alignment}"
-        )
+        raise GgufError(f"the tensor {tensor.name!r} begins at {tensor.offset}, not a multiple of {alignment}")
     end = data_offset + tensor.offset + (tensor.size_bytes or 0)
     if end > size_bytes:
         raise GgufError(
-            f"the file is cut short: the tensor {tensor.name!r} ends at byte {end:,}, "
-            f"the file at {size_bytes:,}"
+            f"the file is cut short: the tensor {tensor.name!r} ends at byte {end:,}, the file at {size_bytes:,}"
         )
