@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.cli import new_typer
+from llmctl.commands.group import new_typer
 from llmctl.commands.options import JsonFlag, YesFlag
 from llmctl.errors import ExitCode
 from llmctl.output import Output
@@ -69,7 +69,7 @@ def install(
 
 @app.command("list")
 def list_(ctx: typer.Context, json: JsonFlag = False) -> ExitCode:
-    """List the engines on this machine; a star marks the one that `llmctl up` would start.
+    """List the engines on this machine, and which of them `llmctl up` would start.
 
     \b
     PRECONDITIONS

@@ -127,7 +127,7 @@ class Engines:
         Raises EngineMissing, DownloadFailed, DiskFull, or what `consent` raises.
         """
         rule = Rule(wanted_version(version), expected_sha256, cpu_only_allowed)
-        with running(progress, "engine", "Engine") as step:
+        with running(progress, "engine", "engine") as step:
             search = self.search(rule)
             notes = f" (passed over: {'; '.join(search.passed_over)})" if search.passed_over else ""
             engine = search.engine
@@ -164,7 +164,7 @@ class Engines:
         return self.store.choose(normal_version(name) or name)
 
     def _install(self, order: Order, progress: Progress, consent: Consent) -> Engine:
-        wait = Step("engine.wait", "Waiting", "running", f"another llmctl installs {order.version}")
+        wait = Step("engine.wait", "wait", "running", f"another llmctl installs {order.version}")
         waited: list[Step] = []
 
         def waiting() -> None:
@@ -176,7 +176,7 @@ class Engines:
                 progress(replace(step, state="done", detail="the other llmctl has ended"))
             engine = best(filter(order.met_by, self.store.engines()), Rule(cpu_only_allowed=order.cpu_only_allowed))
             if engine is not None:
-                progress(Step("engine.installed", "Engine install", "skipped", f"{engine.name} is installed"))
+                progress(Step("engine.installed", "engine install", "skipped", f"{engine.name} is installed"))
                 return engine
             return self._get(order, progress, consent)
 
@@ -185,7 +185,7 @@ class Engines:
 
         if order.source == "registry":
             return self._build(order, progress, consent)
-        step = Step("engine.release", "Official release", "running", f"ask for {order.version}")
+        step = Step("engine.release", "official release", "running", f"ask for {order.version}")
         progress(step)
         try:
             offer = release.look(order.version, self.environ)
@@ -197,7 +197,7 @@ class Engines:
         else:
             progress(replace(step, state="done", detail=f"{order.version}, sha256 {offer.sha256[:12]}"))
             return release.install(offer, self.store, order.expected_sha256, self.environ, progress, consent)
-        progress(Step("engine.next", "Next source", "done", "a build from package registries"))
+        progress(Step("engine.next", "next source", "done", "a build from package registries"))
         try:
             return self._build(order, progress, consent)
         except EngineMissing as error:

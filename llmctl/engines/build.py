@@ -8,7 +8,7 @@ yet run with a real nvcc.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmctl.core.engine import Backend, Engine
@@ -58,9 +58,14 @@ class Builder:
             require_free(staging, NEEDED_BYTES[self.backend], "building an engine")
             environment = self.get_tools(staging)
             source = self.get_source(environment, staging)
-            path = tool_environ(self.environ, environment.bin, search_path(self.environ))
-            engine = self.compile(Workshop(path, log, self.log), source, staging)
-            return self.store.publish(engine, f"{version}-{self.backend}")
+            environ = tool_environ(self.environ, environment.bin, search_path(self.environ))
+            engine = self.compile(Workshop(environ, log, self.log), source, staging)
+            with running(self.progress, "engine.check", "engine check", "run once") as step:
+                check_runs(engine, self.environ)
+                step.say("write to disk")
+                published = self.store.publish(engine, f"{version}-{self.backend}")
+                step.say(f"ollama {version} and its llama-server run")
+            return published
 
     def question(self) -> str:
         kind = f"with CUDA ({self.nvcc})" if self.nvcc else "CPU-only"
@@ -71,7 +76,7 @@ class Builder:
 
     def get_tools(self, staging: Path) -> PythonEnvironment:
         """A private environment with those tools that the machine lacks, and what reading the sdist needs."""
-        with running(self.progress, "engine.tools", "Build tools") as step:
+        with running(self.progress, "engine.tools", "build tools") as step:
             tools = survey(self.environ)
             environment = python_packages.create(staging / "tools", self.environ, shown(step))
             environment.require_index()
@@ -86,7 +91,7 @@ class Builder:
         target = staging / "source"
         target.mkdir()
         with running(self.progress, "engine.source", "llama.cpp source", str(requirement)) as step:
-            archive = environment.download_sdist(requirement, staging)
+            archive = replace(environment, on_line=shown(step)).download_sdist(requirement, staging)
             tree = f"{archive.name.partition('.tar.')[0]}/llama.cpp"
             unpack(
                 archive,
@@ -100,15 +105,11 @@ class Builder:
 
     def compile(self, workshop: Workshop, source: Path, staging: Path) -> Engine:
         version, prefix = self.recipe.version, staging / "prefix"
-        with running(self.progress, "engine.ollama", "Ollama build") as step:
+        with running(self.progress, "engine.ollama", "build ollama") as step:
             compile_ollama(workshop, version, prefix / "bin", self.cache, step)
-        with running(self.progress, "engine.runner", "llama.cpp build") as step:
+        with running(self.progress, "engine.runner", "build llama.cpp") as step:
             compile_runner(workshop, source, staging / "build", prefix / "lib" / "ollama", self.nvcc, step)
-        engine = describe(prefix, version, "registry", self.backend, None)
-        with running(self.progress, "engine.check", "Engine check", "run once") as step:
-            check_runs(engine, self.environ)
-            step.say(f"ollama {version} and its llama-server run")
-        return engine
+        return describe(prefix, version, "registry", self.backend, None)
 
 
 def shown(step: RunningStep) -> OnLine:

@@ -70,17 +70,19 @@ def install(
         archive = download(offer, staging, progress, consent)
         prefix = unpack_archive(archive, staging, progress)
         archive.unlink()
-        with running(progress, "engine.check", "Engine check", "run once") as step:
+        with running(progress, "engine.check", "engine check", "run once") as step:
             engine = complete(prefix, offer)
             check_runs(engine, environ)
-            step.say(f"{engine.version} runs")
-        return store.publish(engine, offer.version)
+            step.say("write to disk")
+            published = store.publish(engine, offer.version)
+            step.say(f"ollama {offer.version} and its llama-server run")
+        return published
 
 
 def download(offer: Offer, staging: Path, progress: Progress, consent: Consent) -> Path:
     from llmctl.system.download import content_length, fetch
 
-    with running(progress, "engine.download", "Engine download", offer.url) as step:
+    with running(progress, "engine.download", "engine download", offer.url) as step:
         size_bytes = content_length(offer.url)
         if size_bytes is None or size_bytes > CONSENT_BYTES:
             size = "of unknown size" if size_bytes is None else f"{size_bytes / 1e6:,.0f} MB"
@@ -107,7 +109,7 @@ def unpack_archive(archive: Path, staging: Path, progress: Progress) -> Path:
 
     prefix = staging / "prefix"
     prefix.mkdir()
-    with running(progress, "engine.unpack", "Engine unpack") as step:
+    with running(progress, "engine.unpack", "engine unpack") as step:
         size_bytes = unpack(archive, prefix, on_bytes=lambda done, total: step.say("", done, total))
         step.say(f"{size_bytes / 1e6:,.0f} MB")
     return prefix

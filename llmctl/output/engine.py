@@ -27,9 +27,9 @@ def engine_lines(engine: Engine, width: int) -> list[str]:
 def list_lines(overview: Overview, width: int) -> list[str]:
     if not overview.engines:
         return [NONE, *overview.passed_over]
-    header = ("", "version", "origin", "backend", "where")
+    header = ("version", "in use", "origin", "backend", "where")
     rows = [
-        ("*" if engine == overview.in_use else "", engine.name, engine.origin, engine.backend, str(engine.prefix))
+        (engine.name, "yes" if engine == overview.in_use else "", engine.origin, engine.backend, str(engine.prefix))
         for engine in overview.engines
     ]
     return [*table(header, rows, width), *(f"not used: {reason}" for reason in overview.passed_over)]
