@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from llmctl import __version__
+from llmctl.commands.group import new_typer
 from llmctl.commands.values import take_plain_values
 from llmctl.env import Env
 from llmctl.errors import ExitCode, LlmctlError, UsageError
@@ -83,11 +84,6 @@ class LlmctlGroup(TyperGroup):
             return super().shell_complete(ctx, incomplete)
         # Without their help, for the same reason.
         return [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
-
-
-def new_typer(**settings: Any) -> typer.Typer:
-    """A Typer whose help is plain text: it pastes well and needs no Rich."""
-    return typer.Typer(add_completion=False, rich_markup_mode=None, **settings)
 
 
 def load_command(name: str, target: str) -> Any:

@@ -131,8 +131,9 @@ class Env:
         """The shipped profile that fits this machine's GPUs, and why."""
         from llmctl.core.gpu import choose_profile
 
-        choice = choose_profile(self.gpus().gpus)
-        return choice.name, choice.reason
+        inventory = self.gpus()
+        choice = choose_profile(inventory.gpus)
+        return choice.name, f"{choice.reason} ({inventory.unavailable})" if inventory.unavailable else choice.reason
 
     def gpus(self) -> GpuInventory:
         from llmctl.system import nvml

@@ -126,8 +126,7 @@ class Server:
         given = (profile.server.host, profile.server.port) if profile.server.address_given else None
         if profile.private and given is None:
             return self._private_address(profile)
-        override = self.environ.get("LLMCTL_HOST")
-        return choose_address(given, override or self.environ.get("OLLAMA_HOST"))
+        return choose_address(self.environ, given)
 
     def _private_address(self, profile: Profile) -> Address:
         owned = self.owned()

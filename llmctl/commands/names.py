@@ -61,8 +61,7 @@ def installed(env: Env) -> list[str]:
     from llmctl.client import Client
     from llmctl.core.address import choose_address
 
-    host = env.environ.get("LLMCTL_HOST") or env.environ.get("OLLAMA_HOST")
-    url = env.state.base_url if env.state else choose_address(None, host).url
+    url = env.state.base_url if env.state else choose_address(env.environ, None).url
     client = Client(url, answer_seconds=ANSWER_SECONDS)
     return within(ANSWER_SECONDS, lambda: [model.name for model in client.tags()]) or []
 

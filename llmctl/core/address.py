@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmctl.errors import UsageError
@@ -30,8 +31,10 @@ class Address:
         return self.host in {"localhost", "::1"} or self.host.startswith("127.")
 
 
-def parse_ollama_host(value: str) -> Address:
-    """OLLAMA_HOST as ollama v0.34.0 reads it (envconfig/config.go:22-66), as an address to connect to.
+def parse_host(value: str, variable: str) -> Address:
+    """OLLAMA_HOST, or another variable of its form, as an address to connect to.
+
+    Read as ollama v0.34.0 reads it (envconfig/config.go:22-66).
 
     Blanks and quotes are trimmed; `http://h` means port 80 and `https://h` 443; `:8080` and `0.0.0.0` mean
     all interfaces, which is the loopback for one who connects; a bare number is a host name; a port that is
@@ -44,12 +47,12 @@ def parse_ollama_host(value: str) -> Address:
     rest = rest.partition("/")[0]
     host, port_text = split_host(rest)
     if scheme == "https":
-        raise UsageError("OLLAMA_HOST says https, and ollama's own server speaks plain http", "unset OLLAMA_HOST")
+        raise UsageError(f"{variable} says https, and ollama's own server speaks plain http", f"unset {variable}")
     if any(character.isspace() for character in host):
-        raise UsageError(f"OLLAMA_HOST is not an address: {value}", "unset OLLAMA_HOST")
+        raise UsageError(f"{variable} is not an address: {value}", f"unset {variable}")
     port = int(port_text) if port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535 else None
     default = SCHEME_PORTS.get(scheme, DEFAULT_PORT) if not port_text else DEFAULT_PORT
-    return Address(UNSPECIFIED.get(host, host), default if port is None else port, "OLLAMA_HOST")
+    return Address(UNSPECIFIED.get(host, host), default if port is None else port, variable)
 
 
 def split_host(text: str) -> tuple[str, str]:
@@ -63,10 +66,12 @@ def split_host(text: str) -> tuple[str, str]:
     return host, port
 
 
-def choose_address(profile: tuple[str, int] | None, ollama_host: str | None) -> Address:
-    """The profile's address when it gives one, else OLLAMA_HOST, else ollama's default."""
+def choose_address(environ: Mapping[str, str], profile: tuple[str, int] | None) -> Address:
+    """LLMCTL_HOST, else the profile's address when it gives one, else OLLAMA_HOST, else ollama's default."""
+    if llmctl_host := environ.get("LLMCTL_HOST"):
+        return parse_host(llmctl_host, "LLMCTL_HOST")
     if profile is not None:
         return Address(*profile, origin="profile")
-    if ollama_host:
-        return parse_ollama_host(ollama_host)
+    if ollama_host := environ.get("OLLAMA_HOST"):
+        return parse_host(ollama_host, "OLLAMA_HOST")
     return Address(DEFAULT_HOST, DEFAULT_PORT, "default")

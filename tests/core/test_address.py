@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmctl.core.address import choose_address, parse_ollama_host
+from llmctl.core.address import choose_address, parse_host
 from llmctl.errors import UsageError
 
 
@@ -34,17 +34,19 @@ from llmctl.errors import UsageError
     ],
 )
 def test_ollama_host_forms(value: str, url: str) -> None:
-    assert parse_ollama_host(value).url == url
+    assert parse_host(value, "OLLAMA_HOST").url == url
 
 
 @pytest.mark.parametrize("value", ["https://example", "two words"])
 def test_ollama_host_that_names_no_plain_server(value: str) -> None:
     with pytest.raises(UsageError, match="OLLAMA_HOST"):
-        parse_ollama_host(value)
+        parse_host(value, "OLLAMA_HOST")
 
 
-def test_the_profile_wins_over_ollama_host() -> None:
-    assert choose_address(("127.0.0.1", 1), "example:2").port == 1
-    assert choose_address(None, "example:2").port == 2
-    assert choose_address(None, None).url == "http://127.0.0.1:11434"
-    assert choose_address(None, "").origin == "default"
+def test_which_setting_wins() -> None:
+    both = {"LLMCTL_HOST": "example:3", "OLLAMA_HOST": "example:2"}
+    profile = ("127.0.0.1", 1)
+    assert choose_address(both, profile).origin == "LLMCTL_HOST"
+    assert choose_address({"OLLAMA_HOST": "example:2"}, profile).origin == "profile"
+    assert choose_address({"OLLAMA_HOST": "example:2"}, None).port == 2
+    assert choose_address({"OLLAMA_HOST": ""}, None).url == "http://127.0.0.1:11434"
