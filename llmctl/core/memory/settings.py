@@ -1,0 +1,69 @@
+"""How a model is to be loaded, and where its layers go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CACHE_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "f32")
+BACKENDS = ("cpu", "rpc", "cuda")
+PADDING = 256
+
+
+def padded(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`context` is that of one slot, as Ollama counts it; the server gets context x parallel.
+
+    `ubatch` is both the logical and the physical batch, as Ollama sets them.
+    """
+
+    context: int
+    parallel: int = 1
+    ubatch: int = 512
+    cache_k: str = "f16"
+    cache_v: str = "f16"
+    flash_attention: str = "auto"
+    backend: str = "cuda"
+    unified: bool = False
+
+    @property
+    def streams(self) -> int:
+        return 1 if self.unified else self.parallel
+
+    @property
+    def cells(self) -> int:
+        """Cache cells of one stream (n_ctx_seq), src/llama-context.cpp:288."""
+        whole = padded(self.context * self.parallel, PADDING)
+        return whole if self.unified else padded(whole // self.parallel, PADDING)
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that the graph is reserved for, before streams divide them."""
+        return min(self.cells * self.streams, self.ubatch)
+
+    def window_cells(self, window: int) -> int:
+        """Cells of one stream of a sliding layer, src/llama-kv-cache-iswa.cpp:73."""
+        sequences = self.parallel if self.unified else 1
+        return padded(min(self.cells, window * sequences + self.ubatch), PADDING)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The device of each layer and of the output layer: 0 is the host, 1, 2, ... the GPUs in llama.cpp's order."""
+
+    layers: tuple[int, ...]
+    output: int
+
+    @property
+    def devices(self) -> int:
+        return max(*self.layers, self.output)
+
+    @staticmethod
+    def last(layers: int, on_gpu: int, device: int = 1) -> Placement:
+        """The last `on_gpu` of the layers and the output layer (which goes first) on one device: `-ngl`."""
+        on_gpu = min(on_gpu, layers + 1)
+        first = layers + 1 - on_gpu
+        return Placement(tuple(device if layer >= first else 0 for layer in range(layers)), device if on_gpu else 0)
