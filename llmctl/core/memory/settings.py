@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 CACHE_TYPES = ("f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "f32")
@@ -50,12 +51,38 @@ class Settings:
         return padded(min(self.cells, window * sequences + self.ubatch), PADDING)
 
 
+# What may lie elsewhere than its layer, and the names that it covers (common/fit.cpp:504-537).
+PARTS = {
+    "experts": re.compile(r"ffn_(up|down|gate_up|gate)_(ch|)exps"),
+    "feed_forward": re.compile(r"ffn_(gate|up|gate_up|down)"),
+    "gate_and_down": re.compile(r"ffn_(gate|gate_up|down)"),
+    "down": re.compile(r"ffn_down"),
+}
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """A part of one layer, a key of PARTS, that lies on another device than the layer."""
+
+    layer: int
+    part: str
+    device: int
+
+
 @dataclass(frozen=True)
 class Placement:
     """The device of each layer and of the output layer: 0 is the host, 1, 2, ... the GPUs in llama.cpp's order."""
 
     layers: tuple[int, ...]
     output: int
+    overflow: tuple[Overflow, ...] = ()
+
+    def device_of(self, layer: int, name: str) -> int:
+        """Where a tensor of a layer lies; `name` is all of its name, `blk.3.ffn_up_exps.weight`."""
+        for over in self.overflow:
+            if over.layer == layer and PARTS[over.part].match(name.partition(f"blk.{layer}.")[2]):
+                return over.device
+        return self.layers[layer]
 
     @property
     def devices(self) -> int:
