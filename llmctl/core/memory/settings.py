@@ -18,7 +18,8 @@ def padded(count: int, step: int) -> int:
 class Settings:
     """`context` is that of one slot, as Ollama counts it; the server gets context x parallel.
 
-    `ubatch` is both the logical and the physical batch, as Ollama sets them.
+    `ubatch` is both the logical and the physical batch, as Ollama sets them. `embedding` is the server's
+    `--embedding`, which Ollama gives for embedding models: every token has an output.
     """
 
     context: int
@@ -29,6 +30,12 @@ class Settings:
     flash_attention: str = "auto"
     backend: str = "cuda"
     unified: bool = False
+    embedding: bool = False
+
+    @property
+    def flash(self) -> bool:
+        """Whether the graph has flash attention. A quantized V needs it; `auto` finds it on cpu, rpc and cuda."""
+        return self.flash_attention != "off"
 
     @property
     def streams(self) -> int:
@@ -87,6 +94,10 @@ class Placement:
     @property
     def devices(self) -> int:
         return max(*self.layers, self.output)
+
+    @property
+    def full(self) -> bool:
+        return self.output > 0 and 0 not in self.layers
 
     @staticmethod
     def last(layers: int, on_gpu: int, device: int = 1) -> Placement:

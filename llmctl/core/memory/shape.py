@@ -51,11 +51,22 @@ _WINDOWS = {
     "step35": _Window(0, by_array=True),
 }
 
-_NO_CACHE = frozenset(
-    (
-        "bert jina-bert-v2 jina-bert-v3 nomic-bert nomic-bert-moe neo-bert eurobert wavtokenizer-dec modern-bert "
-        "gemma-embedding dream llada llada-moe rnd1"
-    ).split()
+# src/llama-model.cpp:2219.
+_NO_CACHE = (
+    "bert",
+    "dream",
+    "eurobert",
+    "gemma-embedding",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "llada",
+    "llada-moe",
+    "modern-bert",
+    "neo-bert",
+    "nomic-bert",
+    "nomic-bert-moe",
+    "rnd1",
+    "wavtokenizer-dec",
 )
 
 

@@ -1,0 +1,1 @@
+"""The graphs of the architectures. docs/architectures.md says how to add one."""

@@ -1,0 +1,240 @@
+"""The vocabulary in which a family's graph is written: what llama.cpp's graph builder would create, as sizes.
+
+A node holds no data; its shape has the row length first, as ggml has it. The order of the nodes matters to the
+byte, so every function names its sources in ggml's order (ggml/src/ggml.c), and nodes enter the graph when they
+are expanded, sources first, as in ggml_build_forward_expand.
+"""
+
+from __future__ import annotations
+
+from llmctl.core.memory.ggml import tensor_type
+from llmctl.core.memory.settings import Placement, Settings
+from llmctl.core.memory.shape import Shape
+
+VIEWS = frozenset(("view", "reshape", "permute", "transpose"))
+
+# Elements and bytes of a block, for what a graph or a cache may hold.
+TYPES = {
+    "f32": (1, 4),
+    "f16": (1, 2),
+    "bf16": (1, 2),
+    "i32": (1, 4),
+    "i64": (1, 8),
+    "q8_0": (32, 34),
+    "q4_0": (32, 18),
+    "q4_1": (32, 20),
+    "q5_0": (32, 22),
+    "q5_1": (32, 24),
+    "iq4_nl": (32, 18),
+}
+
+
+class Node:
+    """One tensor. `home` is the device of a weight or a cache (0 the host), None where the graph allocates it.
+
+    `base` is the tensor that a view looks into, always the innermost one; a view of a part of each row is `strided`.
+    """
+
+    __slots__ = (
+        "address",
+        "allocated",
+        "base",
+        "children",
+        "device",
+        "home",
+        "is_input",
+        "is_output",
+        "is_weight",
+        "kind",
+        "op",
+        "pin",
+        "seen",
+        "shape",
+        "size",
+        "sources",
+        "strided",
+        "views",
+    )
+
+    def __init__(
+        self,
+        op: str,
+        shape: tuple[int, ...],
+        sources: list[Node],
+        kind: str = "f32",
+        base: Node | None = None,
+        size: int = -1,
+    ) -> None:
+        self.op = op
+        self.shape = shape
+        self.sources = sources
+        self.kind = kind
+        self.base = base if base is None or base.base is None else base.base
+        if size < 0:
+            block, length = TYPES[kind]
+            size = length
+            for count in shape:
+                size *= count
+            size //= block
+        self.size = size
+        self.home: int | None = None
+        self.is_input = False
+        self.is_output = False
+        self.is_weight = False
+        self.strided = False
+        self.seen = False
+        self.pin: int | None = None
+        self.device = -1
+        self.children = 0
+        self.views = 0
+        self.allocated = False
+        self.address = 0
+
+
+class Build:
+    """A graph in the making: the batch it is reserved for, its inputs, its nodes in order."""
+
+    def __init__(self, shape: Shape, settings: Settings, placement: Placement) -> None:
+        self.shape = shape
+        self.settings = settings
+        self.placement = placement
+        self.flash = settings.flash
+        self.tokens = -(-settings.tokens // settings.parallel) * settings.parallel
+        self.outputs = min(settings.tokens, settings.ubatch if settings.embedding else settings.parallel)
+        self.nodes: list[Node] = []
+        self.leafs: list[Node] = []
+        self.heads = shape.heads
+        self.pins_norms = placement.full or self.tokens < 32
+        self._positions = self.input((self.tokens,), "i32")
+        self._output_rows = self.input((self.outputs,), "i32")
+
+    # The graph
+
+    def expand(self, node: Node) -> None:
+        """Put a node into the graph, its sources before it."""
+        if node.seen:
+            return
+        node.seen = True
+        for source in node.sources:
+            if not source.seen:
+                self.expand(source)
+        (self.leafs if node.op == "none" else self.nodes).append(node)
+
+    def input(self, shape: tuple[int, ...], kind: str = "f32") -> Node:
+        node = Node("none", shape, [], kind)
+        node.is_input = True
+        return node
+
+    def external(self, shape: tuple[int, ...], kind: str, home: int, size: int = -1) -> Node:
+        """A tensor that lies in a buffer of its own: a weight or a cache."""
+        node = Node("none", shape, [], kind, size=size)
+        node.home = home
+        return node
+
+    def weight(self, name: str, home: int) -> Node:
+        tensor = self.shape.tensor(name)
+        if tensor is None:
+            raise KeyError(name)
+        node = self.external(tensor.shape, tensor_type(tensor.type_id).name, home, tensor.size_bytes or 0)
+        node.is_weight = True
+        return node
+
+    def layer_weight(self, layer: int, name: str) -> Node:
+        return self.weight(f"blk.{layer}.{name}", self.placement.layers[layer])
+
+    def has(self, layer: int, name: str) -> bool:
+        return self.shape.has(f"blk.{layer}.{name}")
+
+    # Operations
+
+    def mul_mat(self, weight: Node, x: Node) -> Node:
+        return Node("mul_mat", (weight.shape[1], *x.shape[1:]), [weight, x])
+
+    def mul_mat_id(self, weight: Node, x: Node, ids: Node) -> Node:
+        return Node("mul_mat_id", (weight.shape[1], ids.shape[0], x.shape[2]), [weight, x, ids])
+
+    def same(self, op: str, x: Node, *others: Node) -> Node:
+        """An operation whose result has the first source's shape."""
+        return Node(op, x.shape, [x, *others], x.kind)
+
+    def add(self, x: Node, y: Node) -> Node:
+        return Node("add", x.shape, [x, y])
+
+    def mul(self, x: Node, y: Node) -> Node:
+        return Node("mul", x.shape, [x, y])
+
+    def scale(self, x: Node) -> Node:
+        return Node("scale", x.shape, [x])
+
+    def get_rows(self, table: Node, rows: Node) -> Node:
+        return Node("get_rows", (table.shape[0], *rows.shape), [table, rows])
+
+    def view(self, x: Node, shape: tuple[int, ...], op: str = "view", size: int = -1) -> Node:
+        return Node(op, shape, [x], x.kind, base=x, size=size)
+
+    def reshape(self, x: Node, *shape: int) -> Node:
+        return Node("reshape", shape, [x], x.kind, base=x)
+
+    def permute(self, x: Node) -> Node:
+        """Swap the second and the third dimension."""
+        first, second, third, *rest = x.shape
+        return Node("permute", (first, third, second, *rest), [x], x.kind, base=x)
+
+    def cont(self, x: Node, *shape: int) -> Node:
+        return Node("cont", shape, [x], x.kind)
+
+    # What every family has
+
+    def embedding(self) -> Node:
+        """The rows of the token embedding, or, in the same graph, embeddings that come from outside."""
+        width = self.shape.embedding_length
+        rows = self.get_rows(self.weight("token_embd.weight", 0), self.input((self.tokens,), "i32"))
+        self.expand(rows)
+        self.expand(self.input((width, self.tokens)))
+        return rows
+
+    def linear(self, x: Node, layer: int, name: str, *, bias: bool = True) -> Node:
+        x = self.mul_mat(self.layer_weight(layer, name + ".weight"), x)
+        if bias and self.has(layer, name + ".bias"):
+            x = self.add(x, self.layer_weight(layer, name + ".bias"))
+        return x
+
+    def norm(self, x: Node, layer: int, name: str, op: str = "rms_norm", *, pinned: bool = True) -> Node:
+        """A norm with its weight, and its bias where there is one. The norm itself stays on its layer's device."""
+        x = self.same(op, x)
+        if pinned and self.pins_norms:
+            x.pin = self.placement.layers[layer]
+        x = self.mul(x, self.layer_weight(layer, name + ".weight"))
+        if self.has(layer, name + ".bias"):
+            x = self.add(x, self.layer_weight(layer, name + ".bias"))
+        return x
+
+    def rope(self, x: Node) -> Node:
+        return Node("rope", x.shape, [x, self._positions])
+
+    def only_outputs(self, layer: int, *values: Node) -> tuple[Node, ...]:
+        """After the last layer's attention only the rows that are asked for go on."""
+        if layer != self.shape.graph_layers - 1:
+            return values
+        return tuple(self.get_rows(value, self._output_rows) for value in values)
+
+    def output_rows(self, x: Node) -> Node:
+        return self.get_rows(x, self._output_rows)
+
+    def output_norm(self, x: Node, op: str = "rms_norm") -> Node:
+        """The last norm, whose result stays: it is the embedding."""
+        home = self.placement.output
+        x = self.mul(self.same(op, x), self.weight("output_norm.weight", home))
+        if self.shape.has("output_norm.bias"):
+            x = self.add(x, self.weight("output_norm.bias", home))
+        x.is_output = True
+        return x
+
+    def logits(self, x: Node) -> Node:
+        """The output layer, or the token embedding a second time."""
+        name = "token_embd.weight" if self.shape.tied else "output.weight"
+        return self.mul_mat(self.weight(name, self.placement.output), x)
+
+    def finish(self, x: Node) -> None:
+        x.is_output = True
+        self.expand(x)

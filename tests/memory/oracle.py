@@ -1,0 +1,86 @@
+"""The oracle: what llama-server itself says it will allocate, before it allocates anything.
+
+`python -m tests.memory.oracle` measures the recorded cells again; see tests/memory/cells/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1024 * 1024
+_COMPUTE = re.compile(rb"sched_reserve:\s+(\S+) compute buffer size =\s*([0-9.]+) MiB")
+_NODES = re.compile(rb"sched_reserve: graph nodes\s*= (\d+)")
+_SPLITS = re.compile(rb"sched_reserve: graph splits = (\d+)")
+_GIVEN_UP = re.compile(rb"(failed to \w+ (?:the )?(?:model|context)[^\n]*|error loading model[^\n]*)")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """MiB by device as printed, and what the graph has."""
+
+    compute: dict[str, float]
+    nodes: int
+    splits: int
+
+
+def measure(
+    server: Path, model: Path, arguments: list[str], rpc: str | None = None, environment: dict[str, str] | None = None
+) -> Measured | str:
+    """One run of the fit. Text where the engine refuses the settings."""
+    command = [str(server), "-m", str(model), *arguments, "--port", str(_port()), *_FLAGS]
+    variables = dict(os.environ) | {"LLAMA_ARG_RPC": rpc} if rpc else dict(os.environ)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables | (environment or {})
+    )
+    try:
+        return _parse(_until_known(process))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+_FLAGS = ["--host", "127.0.0.1", "--no-repack", "--no-warmup", "--offline", "--no-webui", "-lv", "5"]
+
+
+def _port() -> int:
+    with socket.socket() as probe:
+        for port in range(21000 + os.getpid() % 5000, 32000):
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
+def _until_known(process: subprocess.Popen[bytes], deadline_seconds: float = 60) -> bytes:
+    output, end = b"", time.monotonic() + deadline_seconds
+    assert process.stdout
+    descriptor = process.stdout.fileno()
+    while time.monotonic() < end:
+        if not select.select([descriptor], [], [], 1)[0]:
+            continue
+        data = os.read(descriptor, 1 << 16)
+        output += data
+        if not data or _SPLITS.search(output) or _GIVEN_UP.search(output):
+            return output
+    return output
+
+
+def _parse(output: bytes) -> Measured | str:
+    nodes, splits = _NODES.search(output), _SPLITS.search(output)
+    if nodes is None or splits is None:
+        refused = _GIVEN_UP.search(output)
+        return (refused.group(1) if refused else output[-2000:]).decode("utf-8", "replace")
+    compute = {match[1].decode(): float(match[2]) for match in _COMPUTE.finditer(output[: splits.end()])}
+    return Measured(compute, int(nodes[1]), int(splits[1]))
