@@ -7,7 +7,6 @@ src/llama-hparams.cpp:178-240, src/llama-model.cpp:2213 (which layers have what)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 from llmctl.core.memory.ggml import TensorType, tensor_type
 from llmctl.core.memory.gguf import Array
@@ -25,11 +24,30 @@ RECURRENT_ONLY = frozenset({"mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "
 NEMOTRON = frozenset({"nemotron_h", "nemotron_h_moe"})
 # The last layers read the cache of earlier ones.
 GEMMA3N_LAYERS_WITH_CACHE = 20
+# Seen equal to llama.cpp's own figures (tests/memory).
+PROVED_CACHES = frozenset(
+    {
+        *(
+            "llama",
+            "mistral3",
+            "qwen2",
+            "qwen3",
+            "qwen3moe",
+            "gemma2",
+            "gemma3",
+            "gpt-oss",
+            "phi3",
+            "glm4",
+            "command-r",
+        ),
+        *("bert", "nomic-bert", "gemma-embedding"),
+    }
+)
 # Layers that predict further tokens have no cache of their own.
 NO_NEXTN_CACHE = frozenset({"step35", "hy_v3", "glm-dsa", "deepseek32", "mimo2", *RECURRENT_BY_INTERVAL})
 
 
-def kv_bytes(shape: Shape, settings: Settings, placement: Placement) -> Mapping[int, int]:
+def kv_bytes(shape: Shape, settings: Settings, placement: Placement) -> Counter[int]:
     """Bytes of keys and values by device, all streams together."""
     total: Counter[int] = Counter()
     if not shape.has_cache:
@@ -50,7 +68,7 @@ def kv_bytes(shape: Shape, settings: Settings, placement: Placement) -> Mapping[
     return total
 
 
-def state_bytes(shape: Shape, settings: Settings, placement: Placement) -> Mapping[int, int]:
+def state_bytes(shape: Shape, settings: Settings, placement: Placement) -> Counter[int]:
     """Bytes of recurrent and convolution state by device; always 32-bit, one for each slot."""
     total: Counter[int] = Counter()
     convolution, recurrent = _state_elements(shape)

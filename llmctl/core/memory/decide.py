@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmctl.core.memory import offload, ollama
+from llmctl.core.memory.cache import cache_known, kv_bytes, state_bytes
 from llmctl.core.memory.needs import Model, Needs
 from llmctl.core.memory.settings import Placement, Settings
 
@@ -161,8 +162,26 @@ def used_bytes(model: Model, settings: Settings, placement: Placement, cards: in
     return [needs.total(device) or 0 for device in range(1, cards + 1)]
 
 
+def too_large(model: Model, asked: Asked) -> bool:
+    """Whether weights and cache alone are more than there is: known without a graph."""
+    settings, cards = effective(model, asked)
+    layers = model.shape.layers
+    if not cards or not cache_known(model.shape):
+        return False
+    placement = Placement((1,) * layers, 1)
+    weights = model.weights(settings.backend)
+    held = weights.on(placement)
+    if held is None:
+        return False
+    cache = kv_bytes(model.shape, settings, placement)[1] + state_bytes(model.shape, settings, placement)[1]
+    margins = (asked.margin_bytes + weights.projector_bytes) * len(cards)
+    return held[1] + cache > sum(card.free_bytes - card.runtime_bytes for card in cards) - margins
+
+
 def fits(model: Model, asked: Asked) -> bool:
     """Whether all of it would lie on the GPUs."""
+    if too_large(model, asked):
+        return False
     spare = everything(model, asked).spare_bytes
     if spare is None or spare >= 0 or len(asked.cards) < 2:
         return spare is not None and spare >= 0

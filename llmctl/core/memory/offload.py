@@ -83,7 +83,7 @@ def split(model: Model, on_gpu: int, weights: Sequence[float]) -> Placement:
             return 0
         return min(bisect_right(points, _single((layer - first) / on_gpu)), len(points) - 1) + 1
 
-    return Placement(tuple(device(layer) for layer in range(count)), device(count))
+    return Placement(tuple(device(layer) for layer in range(count)), device(count), gpus=len(weights))
 
 
 def _single(value: float) -> float:

@@ -78,11 +78,15 @@ class Overflow:
 
 @dataclass(frozen=True)
 class Placement:
-    """The device of each layer and of the output layer: 0 is the host, 1, 2, ... the GPUs in llama.cpp's order."""
+    """The device of each layer and of the output layer: 0 is the host, 1, 2, ... the GPUs in llama.cpp's order.
+
+    `gpus` counts those that are there, also where none holds a layer: work can be sent to them all the same.
+    """
 
     layers: tuple[int, ...]
     output: int
     overflow: tuple[Overflow, ...] = ()
+    gpus: int = 0
 
     def device_of(self, layer: int, name: str) -> int:
         """Where a tensor of a layer lies; `name` is all of its name, `blk.3.ffn_up_exps.weight`."""
@@ -93,7 +97,7 @@ class Placement:
 
     @property
     def devices(self) -> int:
-        return max(*self.layers, self.output)
+        return max(*self.layers, self.output, self.gpus)
 
     @property
     def full(self) -> bool:
@@ -104,4 +108,6 @@ class Placement:
         """The last `on_gpu` of the layers and the output layer (which goes first) on one device: `-ngl`."""
         on_gpu = min(on_gpu, layers + 1)
         first = layers + 1 - on_gpu
-        return Placement(tuple(device if layer >= first else 0 for layer in range(layers)), device if on_gpu else 0)
+        return Placement(
+            tuple(device if layer >= first else 0 for layer in range(layers)), device if on_gpu else 0, gpus=device
+        )

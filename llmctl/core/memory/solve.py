@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from llmctl.core.memory.decide import Asked, effective, everything, fits
+from llmctl.core.memory.decide import Asked, effective, everything, fits, too_large
 from llmctl.core.memory.needs import Model
 from llmctl.core.memory.settings import PADDING
 
@@ -74,6 +74,8 @@ def _largest_among(model: Model, asked: Asked, contexts: Sequence[int]) -> int |
     def spare(index: int) -> int | None:
         return everything(model, replace(asked, context=contexts[index])).spare_bytes
 
+    if too_large(model, replace(asked, context=contexts[0])):
+        return 0
     low, high = 0, len(contexts) - 1
     above, below = spare(high), spare(low)
     if above is None or below is None or below < 0:

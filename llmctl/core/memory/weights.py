@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmctl.core.memory.ggml import tensor_type
@@ -78,7 +77,7 @@ class Weights:
         """What stands in the same file for pictures or sound, and is loaded apart."""
         return sum(part.gpu_bytes for part in self._parts if part.role == "projector")
 
-    def on(self, placement: Placement) -> Mapping[int, int] | None:
+    def on(self, placement: Placement) -> Counter[int] | None:
         """Bytes by device; None where the file has a tensor of a type that is unknown here."""
         if self.unknown_types:
             return None
@@ -120,12 +119,9 @@ class Weights:
         """Bytes of the experts, of which a token reads only some."""
         return sum(part.host_bytes for parts in self._of_layer for part in parts if "exps" in part.name)
 
-    def layer_bytes(self, layer: int) -> int:
-        return self._layer_bytes[layer][HOST]
-
-    def output_bytes(self) -> int:
-        """What one token reads of the output layer."""
-        return sum(part.host_bytes for part in self._parts if part.role in {"output", "tied"})
+    def input_bytes(self) -> int:
+        """The embedding tables, of which a token reads one row."""
+        return sum(part.host_bytes for part in self._parts if part.role == "input")
 
 
 def _part(tensor: Tensor, backend: str) -> _Part:
