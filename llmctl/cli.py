@@ -33,6 +33,7 @@ COMMANDS = {
     "engine": "llmctl.commands.engine:app",
     "profiles": "llmctl.commands.config:profiles",
     "init": "llmctl.commands.config:init",
+    "fit": "llmctl.commands.fit:fit",
     "config": "llmctl.commands.config:config",
     "completion": "llmctl.commands.completion:completion",
 }

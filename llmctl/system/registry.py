@@ -95,9 +95,9 @@ def _ask(ref: ModelRef, url: str, accept: str) -> tuple[bytes, str | None]:
     )
     with http_errors(url), client:
         response, content = _read(client, url, {})
-        if response.status_code == 401 and (token := _token(client, response)):
+        if response.status_code == 401 and (token := token_for(client, response)):
             response, content = _read(client, url, {"Authorization": f"Bearer {token}"})
-        _raise_for(ref, response)
+        raise_for(ref, response)
         return content, response.headers.get("docker-content-digest")
 
 
@@ -111,7 +111,7 @@ def _read(client: httpx.Client, url: str, headers: dict[str, str]) -> tuple[http
         return response, bytes(body)
 
 
-def _token(client: httpx.Client, response: httpx.Response) -> str | None:
+def token_for(client: httpx.Client, response: httpx.Response) -> str | None:
     """A token for public models, from the realm that a 401 names. None where there is none to be had."""
     challenge = dict(re.findall(r'(\w+)="([^"]*)"', response.headers.get("www-authenticate", "")))
     realm = urlsplit(challenge.pop("realm", ""))
@@ -128,7 +128,7 @@ def _token(client: httpx.Client, response: httpx.Response) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def _raise_for(ref: ModelRef, response: httpx.Response) -> None:
+def raise_for(ref: ModelRef, response: httpx.Response) -> None:
     status, host = response.status_code, ref.host
     if response.url.scheme != "https" and response.url.host not in LOOPBACK and not ref.loopback:
         raise DownloadFailed(f"{host} redirects to {response.url.host} without encryption", code="registry_answer")

@@ -131,7 +131,7 @@ def everything(model: Model, asked: Asked) -> Everything:
     counted = offload.Model(model.shape.layers, model.shape.graph_layers, model.shape.experts)
     placement = offload.split(counted, counted.layers_all + 1, free)
     if cards:
-        margin = asked.margin_bytes + model.weights(settings.backend).projector_bytes
+        margin = asked.margin_bytes + model.projector_bytes(settings.backend)
         rooms: tuple[int, ...] | None = tuple(room - margin for room in free)
     else:
         rooms = None if asked.host.room_bytes is None else (asked.host.room_bytes,)
@@ -150,7 +150,7 @@ def decide(model: Model, asked: Asked) -> Decision:
     found = offload.fit(
         offload.Model(model.shape.layers, model.shape.graph_layers, model.shape.experts),
         [card.free_bytes - card.runtime_bytes for card in cards],
-        [asked.margin_bytes + model.weights(settings.backend).projector_bytes] * len(cards),
+        [asked.margin_bytes + model.projector_bytes(settings.backend)] * len(cards),
         lambda trial: used_bytes(model, settings, trial, len(cards)),
     )
     return Decision(settings, cards, found, found.placement, model.needs(settings, found.placement))
@@ -174,7 +174,7 @@ def too_large(model: Model, asked: Asked) -> bool:
     if held is None:
         return False
     cache = kv_bytes(model.shape, settings, placement)[1] + state_bytes(model.shape, settings, placement)[1]
-    margins = (asked.margin_bytes + weights.projector_bytes) * len(cards)
+    margins = (asked.margin_bytes + model.projector_bytes(settings.backend)) * len(cards)
     return held[1] + cache > sum(card.free_bytes - card.runtime_bytes for card in cards) - margins
 
 

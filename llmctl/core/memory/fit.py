@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmctl.core.memory import speed as roofline
@@ -110,8 +110,20 @@ class Quantized:
     fits: bool | None
 
 
-def judge(model: Model, asked: Asked, name: str, version: str | None, command: str) -> Fit:
-    """Everything about one model. `command` is what was typed, without what a way out changes."""
+@dataclass(frozen=True)
+class Typed:
+    """A command line as it was typed, so that a way out can be given as the same one with a change."""
+
+    words: str
+    options: Mapping[str, str]
+
+    def changed(self, change: Sequence[str]) -> str:
+        options = {**self.options, **dict(zip(change[::2], change[1::2], strict=True))}
+        return " ".join((self.words, *(f"{name} {value}" for name, value in options.items())))
+
+
+def judge(model: Model, asked: Asked, name: str, version: str | None, typed: Typed) -> Fit:
+    """Everything about one model, with the ways out as commands."""
     decision = decide(model, asked)
     largest = largest_context(model, asked)
     changes: tuple[Change, ...] = ()
@@ -133,7 +145,7 @@ def judge(model: Model, asked: Asked, name: str, version: str | None, command: s
         exactness=exactness(model, decision),
         speed=expected_speed(model, decision),
         margin_bytes=asked.margin_bytes,
-        ways_out=tuple(WayOut(change.words, " ".join((command, *change.options))) for change in changes),
+        ways_out=tuple(WayOut(change.words, typed.changed(change.options)) for change in changes),
         notes=tuple(notes(model, asked, decision, version)),
     )
 
@@ -234,7 +246,7 @@ def notes(model: Model, asked: Asked, decision: Decision, version: str | None) -
     unknown = model.weights(settings.backend).unknown_types
     if unknown:
         found.append(f"tensors of {', '.join(unknown)}: their size is not known")
-    if projector := model.weights(settings.backend).projector_bytes:
+    if projector := model.projector_bytes(settings.backend):
         found.append(f"{projector >> 20} MiB for pictures are kept free beside the margin")
     free, needed = asked.host.free_bytes, decision.needs.known(HOST)
     if decision.cards and free is not None and needed > free:

@@ -36,9 +36,10 @@ class Needs:
 class Model:
     """A model whose needs are asked for again and again. `evaluations` counts emulated graphs."""
 
-    def __init__(self, shape: Shape, file_bytes: int) -> None:
+    def __init__(self, shape: Shape, file_bytes: int, projector_bytes: int = 0) -> None:
         self.shape = shape
         self.file_bytes = file_bytes
+        self._projector_bytes = projector_bytes
         self.evaluations = 0
         self._weights: dict[str, Weights] = {}
         self._compute: dict[tuple[Settings, Placement], Compute] = {}
@@ -47,6 +48,10 @@ class Model:
         if backend not in self._weights:
             self._weights[backend] = Weights(self.shape, backend)
         return self._weights[backend]
+
+    def projector_bytes(self, backend: str) -> int:
+        """What Ollama keeps free for pictures or sound, whether they stand in the same file or in another."""
+        return self._projector_bytes + self.weights(backend).projector_bytes
 
     def compute(self, settings: Settings, placement: Placement) -> Compute:
         key = (settings, placement)

@@ -27,6 +27,7 @@ class Cell:
     kv_cache: str
     used_bytes: int | None
     fits: bool | None
+    asked_parallel: int = 1
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def cell(model: Model, asked: Asked) -> Cell:
     whole = everything(model, asked)
     spare = whole.spare_bytes
     fit = None if spare is None else spare >= 0
-    return Cell(asked.context, whole.settings.parallel, asked.cache, whole.used_bytes, fit)
+    return Cell(asked.context, whole.settings.parallel, asked.cache, whole.used_bytes, fit, asked.parallel)
 
 
 def context_table(model: Model, asked: Asked) -> tuple[Cell, ...]:
