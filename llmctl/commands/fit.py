@@ -9,6 +9,7 @@ import typer
 
 from llmctl.commands.options import JsonFlag, ProfileOption, complete_models
 from llmctl.core.memory.fit import Typed
+from llmctl.core.memory.quantize import MIXTURES
 from llmctl.errors import ExitCode, UsageError
 from llmctl.output import Output
 from llmctl.output.fit import fit_lines, together_lines
@@ -47,6 +48,9 @@ def fit(
     ] = None,
     backend: Annotated[str, typer.Option(metavar="cuda|rpc|cpu", help="Whose rules apply.")] = "cuda",
     margin: Annotated[int | None, typer.Option(min=0, metavar="MIB", help="MiB that stay free on each GPU.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As if llama-quantize had made this one of it: Q3_K_M and so on.")
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="Context by cache type, and slots by context.")] = False,
     quantizations: Annotated[
         bool, typer.Option("--quantizations", help="Compare the quantizations of the model.")
@@ -77,6 +81,7 @@ def fit(
     one_of("--kv-cache", kv_cache, CACHES)
     one_of("--flash-attention", flash_attention, FLASH)
     one_of("--backend", backend, BACKENDS)
+    one_of("--quantization", quantization, tuple(MIXTURES))
     given = {
         "--context": context,
         "--parallel": parallel,
@@ -86,6 +91,7 @@ def fit(
         "--gpu": gpu,
         "--backend": None if backend == "cuda" else backend,
         "--margin": margin,
+        "--quantization": quantization,
         "--profile": profile,
     }
     options = {name: shlex.quote(str(value)) for name, value in given.items() if value is not None}

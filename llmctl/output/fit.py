@@ -148,7 +148,8 @@ def context_lines(cells: Sequence[Cell], width: int) -> list[str]:
     by_key = {(cell.context, cell.kv_cache): cell for cell in cells}
     contexts = list(dict.fromkeys(cell.context for cell in cells))
     rows = [[f"{context:,}", *(mark(by_key[context, kind]) for kind in kinds)] for context in contexts]
-    return table(["context", *kinds], rows, width)
+    title = "GiB in all by context and cache type (* fits)"
+    return [*wrapped(title, width), *table(["context", *kinds], rows, width)]
 
 
 def slot_lines(cells: Sequence[Cell], width: int) -> list[str]:
@@ -157,13 +158,14 @@ def slot_lines(cells: Sequence[Cell], width: int) -> list[str]:
     counts: list[int] = []
     for cell in cells:
         rows[cell.context].append(mark(cell))
-        counts += [cell.asked_parallel] if cell.asked_parallel not in counts else []
-    header = ["context of each", *(f"{count} users" if count > 1 else "1 user" for count in counts)]
-    return table(header, [[f"{context:,}", *row] for context, row in rows.items()], width)
+        counts += [cell.parallel] if cell.parallel not in counts else []
+    header = ["context", *(f"{count} users" if count > 1 else "1 user" for count in counts)]
+    title = "GiB in all by context of each and users at once (* fits)"
+    return [*wrapped(title, width), *table(header, [[f"{context:,}", *row] for context, row in rows.items()], width)]
 
 
 def mark(cell: Cell) -> str:
-    return UNKNOWN if cell.used_bytes is None else f"{size(cell.used_bytes)} {'yes' if cell.fits else 'no'}"
+    return "?" if cell.used_bytes is None else f"{cell.used_bytes / (1 << 30):.1f}{' *' if cell.fits else ''}"
 
 
 def quantization_lines(found: Sequence[Quantized], width: int) -> list[str]:

@@ -169,12 +169,28 @@ def default_context(cards: Sequence[Card]) -> int:
 
 
 def judge(
-    source: Source, asked: Asked, machine: Machine, typed: Typed, *, table: bool = False, quantizations: bool = False
+    source: Source,
+    asked: Asked,
+    machine: Machine,
+    typed: Typed,
+    *,
+    quantization: str | None = None,
+    table: bool = False,
+    quantizations: bool = False,
 ) -> Fit:
     """The verdict on one model, with its tables where they are asked for."""
     model = source.model()
     refuse_impossible(model, asked)
+    notes: tuple[str, ...] = ()
+    if quantization is not None:
+        other = solve.as_quantized(model, quantization)
+        if other is None:
+            raise UsageError(f"{source.name} has tensors of an unknown type, so it cannot be computed in another")
+        model, notes = other, (f"{quantization} as llama-quantize would make it; a published file may differ",)
     result = verdicts.judge(model, asked, source.name, machine.engine_version, typed)
+    result = replace(result, notes=(*notes, *result.notes))
+    if quantizations:
+        result = replace(result, quantizations=verdicts.quantizations(model, asked))
     if table:
         result = replace(result, table=solve.context_table(model, asked), slots=solve.slot_table(model, asked))
     return result

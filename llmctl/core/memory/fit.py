@@ -9,7 +9,8 @@ from llmctl.core.memory import speed as roofline
 from llmctl.core.memory.cache import PROVED_CACHES, cache_known
 from llmctl.core.memory.decide import Asked, Decision, decide
 from llmctl.core.memory.needs import Model
-from llmctl.core.memory.solve import Cell, Change, largest_context, ways_out
+from llmctl.core.memory.quantize import MIXTURES
+from llmctl.core.memory.solve import Cell, Change, as_quantized, fits_and_uses, largest_context, ways_out
 
 HOST = 0
 PROMPT_TOKENS = 1024
@@ -148,6 +149,19 @@ def judge(model: Model, asked: Asked, name: str, version: str | None, typed: Typ
         ways_out=tuple(WayOut(change.words, typed.changed(change.options)) for change in changes),
         notes=tuple(notes(model, asked, decision, version)),
     )
+
+
+def quantizations(model: Model, asked: Asked) -> tuple[Quantized, ...]:
+    """The usual quantizations of the model, each as llama-quantize would make it."""
+    parameters = sum(tensor.elements for tensor in model.shape.tensors)
+    found = []
+    for name in MIXTURES:
+        other = as_quantized(model, name)
+        if other is not None:
+            used, fit = fits_and_uses(other, asked)
+            bits = round(other.file_bytes * 8 / parameters, 2)
+            found.append(Quantized(name, bits, other.file_bytes, used, fit))
+    return tuple(found)
 
 
 def facts(model: Model, name: str) -> ModelFacts:

@@ -44,6 +44,10 @@ class Model:
         self._weights: dict[str, Weights] = {}
         self._compute: dict[tuple[Settings, Placement], Compute] = {}
 
+    def as_other(self, shape: Shape, file_bytes: int) -> Model:
+        """The same model with other tensors."""
+        return Model(shape, file_bytes, self._projector_bytes)
+
     def weights(self, backend: str) -> Weights:
         if backend not in self._weights:
             self._weights[backend] = Weights(self.shape, backend)

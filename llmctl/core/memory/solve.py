@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from llmctl.core.memory.decide import Asked, effective, everything, fits, too_large
 from llmctl.core.memory.needs import Model
+from llmctl.core.memory.quantize import MIXTURES, file_bytes, quantized
 from llmctl.core.memory.settings import PADDING
 
 CONTEXTS = (2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144)
@@ -27,7 +28,6 @@ class Cell:
     kv_cache: str
     used_bytes: int | None
     fits: bool | None
-    asked_parallel: int = 1
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def _largest_among(model: Model, asked: Asked, contexts: Sequence[int]) -> int |
     return contexts[low]
 
 
-def ways_out(model: Model, asked: Asked, largest: int | None, smaller: Sequence[Change] = ()) -> tuple[Change, ...]:
-    """The nearest changes with which everything fits, at most three. `smaller` are other quantizations, tested."""
+def ways_out(model: Model, asked: Asked, largest: int | None) -> tuple[Change, ...]:
+    """The nearest changes with which everything fits, at most three."""
     found = []
-    for change in _changes(model, asked, largest, smaller):
+    for change in _changes(model, asked, largest):
         if change is not None:
             found.append(change)
         if len(found) == WAYS:
@@ -110,17 +110,16 @@ def ways_out(model: Model, asked: Asked, largest: int | None, smaller: Sequence[
     return tuple(found)
 
 
-def _changes(model: Model, asked: Asked, largest: int | None, smaller: Sequence[Change]) -> Iterator[Change | None]:
+def _changes(model: Model, asked: Asked, largest: int | None) -> Iterator[Change | None]:
     yield _with_cache(model, asked, "q8_0")
     yield _with_slots(model, asked)
     if largest and USEFUL_CONTEXT <= largest < asked.context:
         words = f"a context of {largest:,} tokens"
         yield Change(replace(asked, context=largest), words, ("--context", str(largest)))
     yield _with_cache(model, asked, "q4_0")
-    yield from smaller[:1]
+    yield _with_quantization(model, asked)
     yield _with_second_gpu(model, asked)
     yield _both(model, asked)
-    yield from smaller[1:]
 
 
 def _with_cache(model: Model, asked: Asked, kind: str) -> Change | None:
@@ -144,6 +143,31 @@ def _with_slots(model: Model, asked: Asked) -> Change | None:
     return None
 
 
+def _with_quantization(model: Model, asked: Asked) -> Change | None:
+    """The largest quantization below the file's own that fits."""
+    for name, other in smaller_quantizations(model):
+        if fits(other, asked):
+            return Change(asked, f"the {name} quantization", ("--quantization", name))
+    return None
+
+
+def smaller_quantizations(model: Model) -> Iterator[tuple[str, Model]]:
+    """The usual quantizations that take less than this file, the largest first."""
+    own = sum(tensor.size_bytes or 0 for tensor in model.shape.tensors)
+    for name in MIXTURES:
+        other = as_quantized(model, name)
+        if other is not None and sum(tensor.size_bytes or 0 for tensor in other.shape.tensors) < own:
+            yield name, other
+
+
+def as_quantized(model: Model, name: str) -> Model | None:
+    """The model as llama-quantize would make it; None where a tensor's type is unknown."""
+    own = file_bytes(model.shape, 0)
+    shape = quantized(model.shape, name)
+    size = file_bytes(shape, 0)
+    return None if own is None or size is None else model.as_other(shape, model.file_bytes - own + size)
+
+
 def _with_second_gpu(model: Model, asked: Asked) -> Change | None:
     if len(asked.cards) != 1:
         return None
@@ -165,10 +189,13 @@ def _both(model: Model, asked: Asked) -> Change | None:
 
 
 def cell(model: Model, asked: Asked) -> Cell:
+    return Cell(asked.context, asked.parallel, asked.cache, *fits_and_uses(model, asked))
+
+
+def fits_and_uses(model: Model, asked: Asked) -> tuple[int | None, bool | None]:
+    """What everything takes on the GPUs together, and whether that fits."""
     whole = everything(model, asked)
-    spare = whole.spare_bytes
-    fit = None if spare is None else spare >= 0
-    return Cell(asked.context, whole.settings.parallel, asked.cache, whole.used_bytes, fit, asked.parallel)
+    return whole.used_bytes, None if whole.spare_bytes is None else whole.spare_bytes >= 0
 
 
 def context_table(model: Model, asked: Asked) -> tuple[Cell, ...]:
