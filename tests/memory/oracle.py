@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 import select
-import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,22 +32,51 @@ class Measured:
     splits: int
 
 
-def measure(
-    server: Path, model: Path, arguments: list[str], rpc: str | None = None, environment: dict[str, str] | None = None
-) -> Measured | str:
-    """One run of the fit. Text where the engine refuses the settings."""
-    command = [str(server), "-m", str(model), *arguments, "--port", str(_port()), *_FLAGS]
-    variables = dict(os.environ) | {"LLAMA_ARG_RPC": rpc} if rpc else dict(os.environ)
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables | (environment or {})
-    )
+def measure(server: Path, model: Path, arguments: list[str], gpus: int = 0) -> Measured | str:
+    """One run of the fit, with `gpus` stand-ins. Text where the engine refuses the settings.
+
+    Each run has stand-ins of its own: ggml-rpc-server may die with a client that is killed.
+    """
+    with ExitStack() as stack:
+        addresses = [stack.enter_context(_stand_in(server.with_name("ggml-rpc-server"))) for _ in range(gpus)]
+        variables = dict(os.environ) | ({"LLAMA_ARG_RPC": ",".join(addresses)} if addresses else {})
+        command = [str(server), "-m", str(model), *arguments, "--port", str(_port()), *_FLAGS]
+        return _parse(_until_known(stack.enter_context(_running(command, variables))))
+
+
+@contextmanager
+def _running(command: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables)
     try:
-        return _parse(_until_known(process))
+        yield process
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         if process.stdout:
             process.stdout.close()
+
+
+@contextmanager
+def _stand_in(server: Path) -> Iterator[str]:
+    port = _port()
+    command = [str(server), "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, dict(os.environ)) as process:
+        end = time.monotonic() + 30
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("ggml-rpc-server did not start")
+            select.select([], [], [], 0.005)
+        yield f"127.0.0.1:{port}"
+
+
+def _listens(port: int) -> bool:
+    """Whether somebody listens, without connecting: the stand-in serves one client at a time."""
+    suffix = f":{port:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(suffix) and fields[3] == "0A":
+            return True
+    return False
 
 
 _FLAGS = ["--host", "127.0.0.1", "--no-repack", "--no-warmup", "--offline", "--no-webui", "-lv", "5"]

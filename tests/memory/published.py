@@ -149,6 +149,7 @@ def _keys(model: Model) -> dict[str, str | int | float | bool]:
         "general.quantization_version": 2,
         "general.file_type": 15,
         "tokenizer.ggml.model": "no_vocab",
+        "tokenizer.ggml.token_type_count": 2,
         prefix + "vocab_size": model.vocabulary,
         prefix + "block_count": model.layers,
         prefix + "context_length": model.context,

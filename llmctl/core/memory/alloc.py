@@ -5,7 +5,7 @@ Best fit among the free blocks, results written over a source that nobody else n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from llmctl.core.memory.graph.build import Node
 
@@ -78,12 +78,22 @@ class Pool:
         free.append([offset, size])
 
 
-def reserve(nodes: list[Node], leafs: Iterable[Node], alignments: dict[int, int]) -> dict[int, int]:
-    """The peak of each device's buffer. Every node's `device` is set, and its `size` is what it takes there."""
+def reserve(
+    nodes: list[Node],
+    leafs: Iterable[Node],
+    alignments: dict[int, int],
+    layer_ends: Iterable[tuple[int, Node]] = (),
+) -> tuple[dict[int, int], dict[int, Hashable]]:
+    """The peak of each device's buffer, and the state of the allocator at the ends of the layers that are asked for.
+
+    Every node's `device` is set, and its `size` is what it takes there.
+    """
     pools = {device: Pool(alignment) for device, alignment in alignments.items()}
+    ends = {id(node): layer for layer, node in layer_ends}
+    states: dict[int, Hashable] = {}
     for leaf in leafs:
         _allocate(leaf, pools)
-    _count(nodes, pools)
+    _count(nodes)
     for node in nodes:
         if node.base is None and not node.allocated:
             _allocate(node, pools)
@@ -99,10 +109,12 @@ def reserve(nodes: list[Node], leafs: Iterable[Node], alignments: dict[int, int]
             base.views -= 1
             if not base.views and not base.children and base.allocated:
                 _free(base, pools)
-    return {device: pool.peak for device, pool in pools.items()}
+        if ends and id(node) in ends:
+            states[ends[id(node)]] = (node.address, *(tuple(map(tuple, pool.free)) for pool in pools.values()))
+    return {device: pool.peak for device, pool in pools.items()}, states
 
 
-def _count(nodes: list[Node], pools: dict[int, Pool]) -> None:
+def _count(nodes: list[Node]) -> None:
     for node in nodes:
         # A view without an operation only marks that a tensor is still needed.
         if node.base is not None and node.op != "none":

@@ -6,7 +6,7 @@ architecture's load_arch_hparams (src/models/*.cpp).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -103,6 +103,30 @@ class Shape:
 
     def tensor(self, name: str) -> Tensor | None:
         return self._by_name.get(name)
+
+    @cached_property
+    def _by_layer(self) -> list[list[Tensor]]:
+        layers: list[list[Tensor]] = [[] for _ in range(self.layers)]
+        for tensor in self.tensors:
+            if tensor.name.startswith("blk."):
+                number = tensor.name[4 : tensor.name.find(".", 4)]
+                if number.isdecimal() and int(number) < self.layers:
+                    layers[int(number)].append(tensor)
+        return layers
+
+    def layer_kinds(self, sizes: bool) -> list[Hashable]:
+        """Equal values for layers that have equal tensors and widths; with `sizes`, also in the tensors' types."""
+        return [
+            (
+                self.heads[layer],
+                self.kv_heads[layer],
+                self.key_lengths[layer],
+                self.value_lengths[layer],
+                self.sliding[layer],
+                *((tensor.name[5 + len(str(layer)) :], tensor.shape, sizes and tensor.type_id) for tensor in tensors),
+            )
+            for layer, tensors in enumerate(self._by_layer)
+        ]
 
     def has(self, name: str) -> bool:
         return name in self._by_name

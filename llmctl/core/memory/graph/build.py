@@ -7,6 +7,8 @@ are expanded, sources first, as in ggml_build_forward_expand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llmctl.core.memory.ggml import tensor_type
 from llmctl.core.memory.settings import Placement, Settings
 from llmctl.core.memory.shape import Shape
@@ -91,10 +93,19 @@ class Node:
         self.address = 0
 
 
-class Build:
-    """A graph in the making: the batch it is reserved for, its inputs, its nodes in order."""
+class MissingTensor(Exception):
+    """The header lacks a tensor that the family's graph needs."""
 
-    def __init__(self, shape: Shape, settings: Settings, placement: Placement) -> None:
+
+class Build:
+    """A graph in the making: the batch it is reserved for, its inputs, its nodes in order.
+
+    `layers` are those that are drawn; see repeat.py for why not all need to be.
+    """
+
+    def __init__(
+        self, shape: Shape, settings: Settings, placement: Placement, layers: Sequence[int] | None = None
+    ) -> None:
         self.shape = shape
         self.settings = settings
         self.placement = placement
@@ -103,9 +114,12 @@ class Build:
         self.outputs = min(settings.tokens, settings.ubatch if settings.embedding else settings.parallel)
         self.nodes: list[Node] = []
         self.leafs: list[Node] = []
-        self.heads = shape.heads
+        self.layers = range(shape.graph_layers) if layers is None else layers
+        self.layer_ends: list[tuple[int, Node]] = []
+        self.embedded: Node | None = None
+        self._weights: dict[tuple[str, int], Node] = {}
         self.pins_norms = placement.full or self.tokens < 32
-        self._positions = self.input((self.tokens,), "i32")
+        self.positions = self.input((self.tokens,), "i32")
         self._output_rows = self.input((self.outputs,), "i32")
 
     # The graph
@@ -132,15 +146,21 @@ class Build:
         return node
 
     def weight(self, name: str, home: int) -> Node:
+        known = self._weights.get((name, home))
+        if known is not None:
+            return known
         tensor = self.shape.tensor(name)
         if tensor is None:
-            raise KeyError(name)
-        node = self.external(tensor.shape, tensor_type(tensor.type_id).name, home, tensor.size_bytes or 0)
+            raise MissingTensor(name)
+        node = self.external(tensor.shape, tensor_type(tensor.type_id).name.lower(), home, tensor.size_bytes or 0)
         node.is_weight = True
+        self._weights[name, home] = node
         return node
 
     def layer_weight(self, layer: int, name: str) -> Node:
-        return self.weight(f"blk.{layer}.{name}", self.placement.layers[layer])
+        name = f"blk.{layer}.{name}"
+        placement = self.placement
+        return self.weight(name, placement.device_of(layer, name) if placement.overflow else placement.layers[layer])
 
     def has(self, layer: int, name: str) -> bool:
         return self.shape.has(f"blk.{layer}.{name}")
@@ -199,24 +219,34 @@ class Build:
             x = self.add(x, self.layer_weight(layer, name + ".bias"))
         return x
 
-    def norm(self, x: Node, layer: int, name: str, op: str = "rms_norm", *, pinned: bool = True) -> Node:
-        """A norm with its weight, and its bias where there is one. The norm itself stays on its layer's device."""
+    def norm(
+        self, x: Node, layer: int, name: str, op: str = "rms_norm", *, pinned: bool = True, common: bool = False
+    ) -> Node:
+        """A norm with its weight, and its bias where there is one. The norm itself stays on its layer's device.
+
+        The weight of a `common` one is not named after the layer.
+        """
         x = self.same(op, x)
         if pinned and self.pins_norms:
             x.pin = self.placement.layers[layer]
-        x = self.mul(x, self.layer_weight(layer, name + ".weight"))
-        if self.has(layer, name + ".bias"):
-            x = self.add(x, self.layer_weight(layer, name + ".bias"))
+        prefix, home = "" if common else f"blk.{layer}.", self.placement.layers[layer]
+        x = self.mul(x, self.weight(f"{prefix}{name}.weight", home))
+        if self.shape.has(f"{prefix}{name}.bias"):
+            x = self.add(x, self.weight(f"{prefix}{name}.bias", home))
         return x
 
     def rope(self, x: Node) -> Node:
-        return Node("rope", x.shape, [x, self._positions])
+        return Node("rope", x.shape, [x, self.positions])
 
     def only_outputs(self, layer: int, *values: Node) -> tuple[Node, ...]:
         """After the last layer's attention only the rows that are asked for go on."""
         if layer != self.shape.graph_layers - 1:
             return values
         return tuple(self.get_rows(value, self._output_rows) for value in values)
+
+    def layer_output(self, layer: int, x: Node) -> Node:
+        self.layer_ends.append((layer, x))
+        return x
 
     def output_rows(self, x: Node) -> Node:
         return self.get_rows(x, self._output_rows)
@@ -228,6 +258,7 @@ class Build:
         if self.shape.has("output_norm.bias"):
             x = self.add(x, self.weight("output_norm.bias", home))
         x.is_output = True
+        self.embedded = x
         return x
 
     def logits(self, x: Node) -> Node:
@@ -236,5 +267,26 @@ class Build:
         return self.mul_mat(self.weight(name, self.placement.output), x)
 
     def finish(self, x: Node) -> None:
+        """The graph's result, and for an embedding the one vector that the rows are pooled to."""
         x.is_output = True
         self.expand(x)
+        if self.settings.embedding and self.embedded is not None:
+            pooled = self._dense(self._pooled(self.embedded))
+            pooled.is_output = True
+            self.expand(pooled)
+
+    def _pooled(self, x: Node) -> Node:
+        """src/llama-graph.cpp:3605: nothing (0), the mean (1), the first row (2) or the last (3)."""
+        sequences, pooling = self.settings.parallel, self.shape.pooling
+        if pooling == 1:
+            rows, width = x.shape[1], x.shape[0]
+            turned = self.cont(self.view(x, (rows, width), "transpose"), rows, width)
+            return self.mul_mat(turned, self.input((self.tokens, sequences)))
+        return self.get_rows(x, self.input((sequences,), "i32")) if pooling in (2, 3) else x
+
+    def _dense(self, x: Node) -> Node:
+        """The two projections that a sentence-transformers model may end with."""
+        for name in ("dense_2.weight", "dense_3.weight"):
+            if self.shape.has(name):
+                x = self.mul_mat(self.weight(name, self.placement.output), x)
+        return x

@@ -11,7 +11,7 @@ def graph(build: Build) -> None:
     """`llama`, `mistral3`, `qwen2`, `qwen3`, `qwen3moe`: the header's tensors say which parts there are."""
     x = build.embedding()
     attention = Attention(build)
-    for layer in range(build.shape.graph_layers):
+    for layer in build.layers:
         residual = x
         x = build.norm(x, layer, "attn_norm")
         q, k, v = qkv(build, x, layer)
@@ -20,7 +20,7 @@ def graph(build: Build) -> None:
         x = residual = build.add(x, residual)
         x = build.norm(x, layer, "ffn_norm")
         x = experts(build, x, layer) if build.has(layer, "ffn_gate_inp.weight") else gated(build, x, layer)
-        x = build.add(x, residual)
+        x = build.layer_output(layer, build.add(x, residual))
     x = build.logits(build.output_norm(x))
     if build.shape.has("output.bias"):
         x = build.add(x, build.weight("output.bias", build.placement.output))
