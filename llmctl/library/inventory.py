@@ -87,15 +87,17 @@ def state_of(pin: Pin, tags: Mapping[str, InstalledModel]) -> PinState:
 
 def removal(client: Client, name: str, lock: Lock, consent: Consent) -> tuple[Removed, Lock]:
     pin = lock.pin(name) or next((pin for pin in lock.models if name in {pin.alias, pin.served}), None)
-    names = [model.name for model in client.tags()]
-    doomed = sorted(set(names) & names_of(name, pin, names), key=len, reverse=True)
+    tags = {model.name: model.digest for model in client.tags()}
+    doomed = sorted(tags.keys() & names_of(name, pin, tags), key=len, reverse=True)
     if not doomed and pin is None:
         raise NotFound(f"no model {name} here", "llmctl list", code="model_not_found")
     if pin is not None:
         consent(f"{pin.name} is pinned by the profile's lock. Remove it and its pin.")
+    loaded = {model.digest for model in client.ps()}
     for each in doomed:
-        # Deleting does not unload: the weights would stay on the GPU.
-        client.unload(each)
+        if tags[each] in loaded:
+            # Deleting does not unload: the weights would stay on the GPU.
+            client.unload(each)
         client.delete(each)
     return Removed(pin.name if pin else name, tuple(doomed), pin is not None), lock.without(pin.name) if pin else lock
 

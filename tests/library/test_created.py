@@ -41,6 +41,7 @@ def test_a_gguf_file_becomes_a_pinned_model(desk: Desk, gguf: Path) -> None:
     # Only the alias: no model of the user's that may have this name is touched, nothing half-made stays.
     assert set(desk.tags()) == {pinned.alias}
     assert not desk.ensure("mine", source=str(gguf)).changed
+    assert not desk.ensure("mine", source=str(gguf), update=True).changed
     assert desk.server.post("/api/generate", {"model": pinned.alias, "prompt": "a", "options": {"num_predict": 1}})[
         "done"
     ]
