@@ -140,7 +140,11 @@ def run(argv: list[str], env: Env) -> int:
 
     group = get_command(app)
     try:
-        code = group.main(args=list(argv), prog_name="llmctl", standalone_mode=False, obj=env)
+        # Not group.main(), which turns a broken pipe into a silent exit 1.
+        with group.make_context("llmctl", list(argv), obj=env) as context:
+            code = group.invoke(context)
+    except typer.Exit as done:
+        code = done.exit_code
     except TyperException as error:
         raise usage_error(error) from None
     env.stdout.flush()
