@@ -137,6 +137,7 @@ def main(argv: list[str], env: Env | None = None) -> int:
 
 def run(argv: list[str], env: Env) -> int:
     from typer import TyperException
+    from typer._click.exceptions import NoArgsIsHelpError
 
     group = get_command(app)
     try:
@@ -145,6 +146,9 @@ def run(argv: list[str], env: Env) -> int:
             code = group.invoke(context)
     except typer.Exit as done:
         code = done.exit_code
+    except NoArgsIsHelpError as help_text:
+        env.stderr.write(f"{help_text.format_message()}\n")
+        code = ExitCode.USAGE
     except TyperException as error:
         raise usage_error(error) from None
     env.stdout.flush()

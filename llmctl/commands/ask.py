@@ -45,7 +45,9 @@ def ask(
     yes: YesFlag = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Ask the resident model one question; the answer streams to stdout.
+    """Ask the resident model one question.
+
+    The answer streams to stdout as it is written.
 
     \b
     PRECONDITIONS

@@ -39,7 +39,7 @@ def install(
     yes: YesFlag = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Get an engine into llmctl's own folder, beside those that are there.
+    """Get an engine, beside those that are there.
 
     \b
     PRECONDITIONS
@@ -69,7 +69,9 @@ def install(
 
 @app.command("list")
 def list_(ctx: typer.Context, json: JsonFlag = False) -> ExitCode:
-    """List the engines on this machine, and which of them `llmctl up` would start.
+    """List the engines on this machine.
+
+    The one that `llmctl up` would start is marked.
 
     \b
     PRECONDITIONS
@@ -95,7 +97,9 @@ def use(
     name: Annotated[str, typer.Argument(metavar="VERSION", help="A name of `llmctl engine list`, or: path.")],
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Prefer one of llmctl's engines over the one on PATH, from the next start of the server on.
+    """Prefer one of llmctl's engines.
+
+    It is taken before the one on PATH, from the next start of the server on.
 
     `path` takes the choice back.
 
