@@ -62,6 +62,15 @@ def test_a_lost_alias_comes_back_without_the_registry(desk: Desk, published: Reg
     assert published.asked == []
 
 
+def test_an_alias_that_someone_changed_is_made_right(desk: Desk, published: Registry) -> None:
+    first = desk.ensure(published.name("m:q4_K_M"))
+    list(desk.client.create(first.alias, from_=first.pin.served, template="changed {{ .Prompt }}"))
+    assert desk.tags()[first.alias] != first.served_digest
+    again = desk.ensure(published.name("m:q4_K_M"))
+    assert again.changed
+    assert desk.tags()[first.alias] == first.served_digest
+
+
 def test_another_context_gets_an_alias_of_its_own_over_the_same_weights(desk: Desk, published: Registry) -> None:
     name = published.name("m:q4_K_M")
     plain = desk.ensure(name)
