@@ -16,7 +16,12 @@ from llmctl.output.engine import chosen_lines, engine_lines, list_lines
 if TYPE_CHECKING:
     from llmctl.env import Env
 
-app = new_typer(no_args_is_help=True, help="Engine versions: install, list, use.")
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Engine versions: install, list, use.",
+)
 
 
 class SourceName(str, Enum):
