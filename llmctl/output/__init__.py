@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmctl.errors import ConsentNeeded, Refused
+from llmctl.errors import ConsentNeeded, Refused, WriteFailed
 
 if TYPE_CHECKING:
     from llmctl.core.progress import Consent, Progress
@@ -49,7 +49,7 @@ class Output:
     def record(self, result: object) -> None:
         """Print one line of NDJSON and flush it: what `--watch` and `logs -f` emit in JSON mode."""
         self.write(json_line(document(result)) + "\n")
-        self.env.stdout.flush()
+        self.flush()
 
     def write(self, text: str) -> None:
         """Text to stdout, whatever the locale: a character that it lacks becomes `?`, not a traceback."""
@@ -59,6 +59,15 @@ class Output:
         except UnicodeEncodeError:
             encoding = stream.encoding or "ascii"
             stream.write(text.encode(encoding, "replace").decode(encoding))
+
+    def flush(self) -> None:
+        """What was written so far, out. A reader that left is BrokenPipeError, as everywhere."""
+        try:
+            self.env.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise WriteFailed(f"cannot write to stdout: {error.strerror}") from None
 
     def note(self, text: str) -> None:
         """One line on stderr."""

@@ -20,7 +20,7 @@ class Tokens:
     def chunk(self, chunk: Chunk) -> None:
         if chunk.text:
             self.out.write(chunk.text)
-            self.out.env.stdout.flush()
+            self.out.flush()
             self.last = chunk.text
 
     def end(self) -> None:
