@@ -20,14 +20,16 @@ PinState = Literal["pinned", "drifted", "unpinned", "missing"]
 
 @dataclass(frozen=True)
 class LibraryEntry:
-    """One model. `digest` is its manifest's as 64 hex digits, the pinned one where there is a pin.
+    """One model. `source` is what its pin was made of: registry, file, or starter, which may stand in for `name`.
 
+    `digest` is its manifest's as 64 hex digits, the pinned one where there is a pin.
     pinned: the alias has the pinned manifest. drifted: the alias, or the plain name, has another one now.
     missing: pinned, and the server has neither. unpinned: no lock names it.
     """
 
     name: str
     alias: str | None
+    source: str | None
     digest: str
     size_bytes: int
     quantization: str | None
@@ -51,13 +53,24 @@ def listed(client: Client, locks: Iterable[Lock]) -> tuple[LibraryEntry, ...]:
     entries = [pinned_entry(pin, tags, loaded) for pin in pins]
     covered = {pin.served for pin in pins if pin.source == "registry"} | {pin.alias for pin in pins}
     entries += [
-        LibraryEntry(
-            model.name, None, model.digest, model.size_bytes, model.quantization, "unpinned", model.digest in loaded
-        )
+        unpinned_entry(model, model.digest in loaded)
         for name, model in tags.items()
         if name not in covered and not any(name.startswith(f"{pin.alias}-c") for pin in pins)
     ]
     return tuple(sorted(entries, key=lambda entry: entry.name))
+
+
+def unpinned_entry(model: InstalledModel, loaded: bool) -> LibraryEntry:
+    return LibraryEntry(
+        name=model.name,
+        alias=None,
+        source=None,
+        digest=model.digest,
+        size_bytes=model.size_bytes,
+        quantization=model.quantization,
+        pin_state="unpinned",
+        loaded=loaded,
+    )
 
 
 def pinned_entry(pin: Pin, tags: Mapping[str, InstalledModel], loaded: set[str]) -> LibraryEntry:
@@ -66,6 +79,7 @@ def pinned_entry(pin: Pin, tags: Mapping[str, InstalledModel], loaded: set[str])
     return LibraryEntry(
         name=pin.name,
         alias=pin.alias,
+        source=pin.source,
         digest=digest,
         size_bytes=pin.size_bytes or next((model.size_bytes for model in family), 0),
         quantization=pin.quantization,

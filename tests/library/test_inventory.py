@@ -28,7 +28,8 @@ def test_list_tells_pinned_drifted_missing_and_unpinned_apart(
     alias = desk.ensure(name).alias
     assert states(desk) == {name: ("pinned", False)}
     entry = desk.library.list(desk.lock)[0]
-    assert (entry.alias, entry.quantization, entry.size_bytes) == (alias, "Q4_K_M", desk.lock.models[0].size_bytes)
+    assert (entry.alias, entry.source, entry.quantization) == (alias, "registry", "Q4_K_M")
+    assert entry.size_bytes == desk.lock.models[0].size_bytes
     desk.client.load(alias)
     assert states(desk) == {name: ("pinned", True)}
     desk.make("other", starter_gguf)
