@@ -54,20 +54,17 @@ class Output:
     def write(self, text: str) -> None:
         """Text to stdout, whatever the locale: a character that it lacks becomes `?`, not a traceback."""
         stream = self.env.stdout
-        try:
-            stream.write(text)
-        except UnicodeEncodeError:
-            encoding = stream.encoding or "ascii"
-            stream.write(text.encode(encoding, "replace").decode(encoding))
+        with writing():
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:
+                encoding = stream.encoding or "ascii"
+                stream.write(text.encode(encoding, "replace").decode(encoding))
 
     def flush(self) -> None:
-        """What was written so far, out. A reader that left is BrokenPipeError, as everywhere."""
-        try:
+        """What was written so far, out."""
+        with writing():
             self.env.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise WriteFailed(f"cannot write to stdout: {error.strerror}") from None
 
     def note(self, text: str) -> None:
         """One line on stderr."""
@@ -125,6 +122,17 @@ class Output:
             self._resume()
 
         return ask
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A full disk behind stdout is WriteFailed. A reader that left stays BrokenPipeError, for main to know."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WriteFailed(f"cannot write to stdout: {error.strerror}") from None
 
 
 def document(result: Any) -> dict[str, Any]:

@@ -19,9 +19,9 @@ class Tokens:
 
     def chunk(self, chunk: Chunk) -> None:
         if chunk.text:
+            self.last = chunk.text
             self.out.write(chunk.text)
             self.out.flush()
-            self.last = chunk.text
 
     def end(self) -> None:
         if self.last and not self.last.endswith("\n"):
