@@ -12,9 +12,13 @@ def main(argv: list[str] | None = None) -> int:
 
         sys.stdout.write(f"llmctl {__version__}\n")
         return 0
-    from llmctl import cli
+    try:
+        from llmctl import cli
 
-    return cli.main(arguments)
+        return cli.main(arguments)
+    except KeyboardInterrupt:
+        # Pressed while modules were still being imported; later, cli.main says so itself.
+        return 130
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from llmctl import __version__
 from llmctl.commands.group import new_typer
 from llmctl.commands.values import take_plain_values
 from llmctl.env import Env
-from llmctl.errors import ExitCode, LlmctlError, UsageError
+from llmctl.errors import ExitCode, LlmctlError, UsageError, WriteFailed
 from llmctl.output import Output
 
 # verb -> module:attribute. A module is imported when its verb is used, or when all of them are listed.
@@ -122,29 +122,45 @@ def main(argv: list[str], env: Env | None = None) -> int:
         return complete(argv[1:], env)
     out = Output(env, json="--json" in argv)
     try:
-        return run(argv, env)
+        code = run(argv, env)
+        out.flush()
+        return code
     except BrokenPipeError:
-        # The reader left (`| head -1`). Keep the interpreter's own flush at exit from complaining.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader left (`| head -1`).
+        discard_stdout()
         return ExitCode.PIPE
     except (KeyboardInterrupt, typer.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         out.interrupted()
         return ExitCode.INTERRUPTED
     except LlmctlError as error:
+        if isinstance(error, WriteFailed):
+            discard_stdout()
         out.error(error)
         return error.exit_code
 
 
+def discard_stdout() -> None:
+    """Let what is still buffered go nowhere, or the interpreter's own flush at exit complains about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(argv: list[str], env: Env) -> int:
     from typer import TyperException
+    from typer._click.exceptions import NoArgsIsHelpError
 
     group = get_command(app)
     try:
-        code = group.main(args=list(argv), prog_name="llmctl", standalone_mode=False, obj=env)
+        # Not group.main(), which turns a broken pipe into a silent exit 1.
+        with group.make_context("llmctl", list(argv), obj=env) as context:
+            code = group.invoke(context)
+    except typer.Exit as done:
+        code = done.exit_code
+    except NoArgsIsHelpError as help_text:
+        env.stderr.write(f"{help_text.format_message()}\n")
+        code = ExitCode.USAGE
     except TyperException as error:
         raise usage_error(error) from None
-    env.stdout.flush()
     return ExitCode.OK if code is None else int(code)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,11 @@ class FoundProfile:
     words: str
 
 
+def nowhere(mode: str) -> TextIO:
+    """For a stream that the caller closed (`<&-`), which Python makes None."""
+    return cast("TextIO", open(os.devnull, mode))  # noqa: PTH123
+
+
 class Env:
     def __init__(
         self,
@@ -43,9 +48,9 @@ class Env:
         stderr: TextIO | None = None,
     ) -> None:
         self.environ: Mapping[str, str] = os.environ if environ is None else environ
-        self.stdin = stdin or sys.stdin
-        self.stdout = stdout or sys.stdout
-        self.stderr = stderr or sys.stderr
+        self.stdin = stdin or sys.stdin or nowhere("r")
+        self.stdout = stdout or sys.stdout or nowhere("w")
+        self.stderr = stderr or sys.stderr or nowhere("w")
         self._clients: dict[str, Client] = {}
 
     @cached_property

@@ -16,6 +16,7 @@
     ├── EngineMissing              1  no engine can be had as asked
     ├── DownloadFailed             1  a source is unreachable or sent something else
     ├── DiskFull                   1  not enough room, before or during a write
+    ├── WriteFailed                1  stdout takes no more
     └── PortInUse                  1  another program holds the port
 
 A caller that needs to tell two failures apart compares the class; a script compares `code`.
@@ -118,6 +119,10 @@ class DownloadFailed(LlmctlError):
 
 class DiskFull(LlmctlError):
     code = "disk_full"
+
+
+class WriteFailed(LlmctlError):
+    code = "write_failed"
 
 
 class PortInUse(LlmctlError):

@@ -29,7 +29,8 @@ def digest_of(content: bytes) -> str:
 
 @dataclass
 class Registry:
-    """`fault` spoils manifests, `blob_fault` the bytes of blobs. `asked` is every request line since the start."""
+    """`fault` spoils manifests, `blob_fault` the bytes of blobs; `moves` is what manifests become
+    once they were asked for. `asked` is every request line since the start."""
 
     host: str = ""
     manifests: dict[str, bytes] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Registry:
     fault: Fault | None = None
     blob_fault: Fault | None = None
     redirects: bool = False
+    moves: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -119,6 +121,7 @@ class _Answer(BaseHTTPRequestHandler):
             self._send(404, b"{}")
         else:
             self._send(200, content, {"Content-Type": MANIFEST_TYPE, "Docker-Content-Digest": digest_of(content)})
+            self.registry.manifests[key] = self.registry.moves.pop(key, content)
 
     def _blob(self, digest: str) -> None:
         path = self.registry.blobs.get(digest)

@@ -197,6 +197,8 @@ class Client:
         except (BrokenPipeError, ConnectionResetError):
             # The server may answer (too large, not found) and close before it has read the whole body.
             return
+        except TimeoutError:
+            raise ServerUnreachable(f"the server at {self.base_url} does not answer", "llmctl logs") from None
 
     def _guard(self, call: Callable[[], T]) -> T:
         try:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_models
-from llmctl.errors import ExitCode
+from llmctl.errors import AnswerCut, ExitCode
 from llmctl.output import Output
 from llmctl.output.answer import MarkdownBlocks, Silence, Tokens, statistics
-from llmctl.workflows.ask import Answer, prompt_pieces
+from llmctl.workflows.ask import Answer, prompt_pieces, utf8
 from llmctl.workflows.ask import ask as run_ask
 from llmctl.workflows.target import target
 
@@ -45,7 +45,9 @@ def ask(
     yes: YesFlag = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Ask the resident model one question; the answer streams to stdout.
+    """Ask the resident model one question.
+
+    The answer streams to stdout as it is written.
 
     \b
     PRECONDITIONS
@@ -81,6 +83,7 @@ def ask(
             env.client(where.base_url),
             fields,
             prompt_pieces(prompt, file or [], stdin),
+            digest=where.digest,
             timeout_seconds=timeout,
             on_chunk=view.chunk,
         )
@@ -100,7 +103,7 @@ def request(
 ) -> dict[str, Any]:
     given = {
         "model": model,
-        "system": system,
+        "system": utf8(system, "--system") if system else None,
         "format": read(schema) if schema else None,
         "think": think,
         "options": sampling or None,
@@ -121,17 +124,24 @@ def view_for(out: Output, schema: Path | None) -> Tokens:
 
 
 def finish(out: Output, answer: Answer, schema: Path | None, fields: dict[str, Any], stats: bool) -> ExitCode:
-    if schema and answer.cut is None:
+    if stats:
+        out.note(statistics(answer))
+    if out.json:
+        out.show(answer, text)
+    if answer.cut is None and schema:
         from llmctl.system.json_schema import check
 
         check(answer.response, fields["format"])
-    if out.json or schema:
-        out.show(answer, lambda found, _: [found.response.rstrip("\n")])
-    if stats:
-        out.note(statistics(answer))
+    if schema and not out.json:
+        out.show(answer, text)
     if answer.cut is None:
         return ExitCode.OK
     total = answer.prompt_tokens + answer.completion_tokens
-    out.note(f"error: {CUTS[answer.cut]} ({total} tokens, context {answer.context_length or 'unknown'})")
-    out.note("hint: raise server.context in the profile and run: llmctl up")
-    return ExitCode.PROMPT
+    raise AnswerCut(
+        f"{CUTS[answer.cut]} ({total} tokens, context {answer.context_length or 'unknown'})",
+        "raise server.context in the profile and run: llmctl up",
+    )
+
+
+def text(answer: Answer, _: int) -> list[str]:
+    return [answer.response.rstrip("\n")]

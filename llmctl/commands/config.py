@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def profiles(ctx: typer.Context, json: JsonFlag = False) -> ExitCode:
-    """List the profiles: shipped, your own, the system's; the active one is marked.
+    """List the profiles; the active one is marked.
 
     \b
     PRECONDITIONS
@@ -51,7 +51,9 @@ def init(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the profile, write nothing.")] = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Write a profile of your own: a commented copy of the shipped one for this machine's GPUs.
+    """Write a profile of your own.
+
+    It is a commented copy of the shipped one for this machine's GPUs.
 
     \b
     PRECONDITIONS
@@ -81,7 +83,7 @@ def init(
 
 
 def config(ctx: typer.Context, profile: ProfileOption = None, json: JsonFlag = False) -> ExitCode:
-    """Show every folder, file and setting in force, and where each came from.
+    """Show every setting in force, and its source.
 
     \b
     PRECONDITIONS

@@ -16,7 +16,12 @@ from llmctl.output.engine import chosen_lines, engine_lines, list_lines
 if TYPE_CHECKING:
     from llmctl.env import Env
 
-app = new_typer(no_args_is_help=True, help="Engine versions: install, list, use.")
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Engine versions: install, list, use.",
+)
 
 
 class SourceName(str, Enum):
@@ -39,7 +44,7 @@ def install(
     yes: YesFlag = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Get an engine into llmctl's own folder, beside those that are there.
+    """Get an engine, beside those that are there.
 
     \b
     PRECONDITIONS
@@ -69,7 +74,9 @@ def install(
 
 @app.command("list")
 def list_(ctx: typer.Context, json: JsonFlag = False) -> ExitCode:
-    """List the engines on this machine, and which of them `llmctl up` would start.
+    """List the engines on this machine.
+
+    The one that `llmctl up` would start is marked.
 
     \b
     PRECONDITIONS
@@ -95,7 +102,9 @@ def use(
     name: Annotated[str, typer.Argument(metavar="VERSION", help="A name of `llmctl engine list`, or: path.")],
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Prefer one of llmctl's engines over the one on PATH, from the next start of the server on.
+    """Prefer one of llmctl's engines.
+
+    It is taken before the one on PATH, from the next start of the server on.
 
     `path` takes the choice back.
 

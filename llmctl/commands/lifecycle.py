@@ -28,7 +28,9 @@ def up(
     yes: YesFlag = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Make the profile true: engine, server, models pinned, loaded and proved. Repeatable.
+    """Make the profile true. Repeatable.
+
+    An engine is there, the server runs, the models are pinned, loaded and proved.
 
     \b
     PRECONDITIONS
@@ -70,7 +72,9 @@ def down(
     unload: Annotated[bool, typer.Option("--unload", help="Unload the models of an attached server.")] = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Stop what llmctl started. A server that it did not start goes on. Repeatable.
+    """Stop what llmctl started. Repeatable.
+
+    A server that it did not start goes on.
 
     \b
     PRECONDITIONS

@@ -40,7 +40,9 @@ def pull(
     yes: YesFlag = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Get a model, check it, pin it, and give it its private alias. Repeatable; an interrupted one goes on.
+    """Get a model and pin it. Repeatable.
+
+    It is checked and given its private alias. One that was interrupted goes on.
 
     \b
     PRECONDITIONS
@@ -74,7 +76,7 @@ def pull(
 
 
 def list_(ctx: typer.Context, profile: ProfileOption = None, json: JsonFlag = False) -> ExitCode:
-    """List the server's models: which are pinned, drifted, missing or loaded.
+    """List the server's models and their pins.
 
     \b
     PRECONDITIONS
@@ -104,7 +106,9 @@ def rm(
     yes: YesFlag = False,
     json: JsonFlag = False,
 ) -> ExitCode:
-    """Unload and delete a model with its aliases, and its pin.
+    """Delete a model and its pin.
+
+    It is unloaded first. Its aliases go with it.
 
     \b
     PRECONDITIONS

@@ -214,8 +214,9 @@ class Engines:
                 f"llmctl engine install {next(iter(self.recipes))}",
             )
         log = self.paths.logs / f"engine-build-{order.version}.log"
+        cache = self.paths.cache / f"go-{order.version}"
         nvcc = self._nvcc(order)
-        return Builder(recipe, nvcc, self.store, self.paths.cache, log, self.environ, progress).build(consent)
+        return Builder(recipe, nvcc, self.store, cache, log, self.environ, progress).build(consent)
 
     def _nvcc(self, order: Order) -> Path | None:
         """The CUDA compiler to build with, None for a CPU-only build that was asked for."""

@@ -17,7 +17,7 @@ from llmctl.engines.compile import compile_ollama, compile_runner
 from llmctl.engines.found import check_runs
 from llmctl.engines.recipes import TOOL_WHEELS, Recipe
 from llmctl.engines.steps import RunningStep, running
-from llmctl.engines.store import Store, describe
+from llmctl.engines.store import Store, describe, remove_tree
 from llmctl.engines.tools import require_compilers, search_path, survey
 from llmctl.engines.workshop import Workshop, tool_environ
 from llmctl.system import python_packages
@@ -32,7 +32,8 @@ DURATIONS = {"cpu": "some 10 minutes on 2 CPUs", "cuda": "half an hour or more o
 
 @dataclass(frozen=True)
 class Builder:
-    """One build, CPU-only where `nvcc` is None. `cache` keeps Go's modules; `log` gets what the tools print."""
+    """One build, CPU-only where `nvcc` is None. `log` gets what the tools print. `cache` keeps what Go fetched and
+    compiled until the build succeeds, so that the next attempt goes on from there; some 900 MB."""
 
     recipe: Recipe
     nvcc: Path | None
@@ -65,7 +66,8 @@ class Builder:
                 step.say("write to disk")
                 published = self.store.publish(engine, f"{version}-{self.backend}")
                 step.say(f"ollama {version} and its llama-server run")
-            return published
+        remove_tree(self.cache)
+        return published
 
     def question(self) -> str:
         kind = f"with CUDA ({self.nvcc})" if self.nvcc else "CPU-only"

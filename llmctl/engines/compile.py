@@ -52,10 +52,10 @@ def compile_ollama(workshop: Workshop, version: str, bin_folder: Path, cache: Pa
 def go_settings(workshop: Workshop, cache: Path, step: RunningStep) -> dict[str, str]:
     """Where Go keeps modules and objects, and whom it asks.
 
-    A module cache that exists is used; a new one goes below llmctl's cache folder, not into ~/go. Without a
+    A module cache that exists is used; a new one goes into `cache`, not into ~/go. Without a
     reachable proxy Go gets GOPROXY=off: what is cached builds, and what is not fails at once.
     """
-    private = {"GOPATH": str(cache / "go"), "GOCACHE": str(cache / "go-build")}
+    private = {"GOPATH": str(cache), "GOCACHE": str(cache / "build")}
     asked = {name: value for name, value in private.items() if name not in workshop.environ}
     # Without any home Go has no default for GOCACHE and refuses even to say so.
     homeless = not (workshop.environ.get("HOME") or workshop.environ.get("XDG_CACHE_HOME"))
@@ -63,7 +63,7 @@ def go_settings(workshop: Workshop, cache: Path, step: RunningStep) -> dict[str,
     modules, proxies = answer.tail[-2:] if len(answer.tail) >= 2 else ("", "")
     settings: dict[str, str] = {}
     if homeless or not Path(modules).is_dir():
-        settings |= {**asked, "GOMODCACHE": str(cache / "go" / "mod"), "GOFLAGS": "-modcacherw"}
+        settings |= {**asked, "GOMODCACHE": str(cache / "mod"), "GOFLAGS": "-modcacherw"}
     first = re.split("[,|]", proxies)[0]
     if first.startswith("http"):
         try:

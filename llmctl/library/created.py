@@ -53,6 +53,8 @@ def file_model(run: Obtain, ref: ModelRef) -> tuple[Pin, str]:
     weights.require(found, run.spec.quantization, str(path))
     origin = Origin("file", str(path), hash_file(run, path), str(ref))
     check_source(run, origin)
+    if (kept := unchanged(run, origin)) is not None:
+        return kept
     # The uploaded file, and what llama-quantize may write anew.
     disk.require_room(run.store, 2 * header.size_bytes, str(path))
     return make(run, origin, path)
@@ -64,6 +66,8 @@ def starter_model(run: Obtain, served: str) -> tuple[Pin, str]:
 
     package = f"pypi:{starter.PACKAGE}=={starter.VERSION}"
     origin = Origin("starter", package, f"sha256:{starter.SHA256}", served, starter.TEMPLATE)
+    if (kept := unchanged(run, origin)) is not None:
+        return kept
     if run.client.has_blob(origin.digest):
         return make(run, origin, None)
     disk.require_room(run.store, 2 * starter.SIZE_BYTES, "the starter model")
@@ -74,6 +78,14 @@ def starter_model(run: Obtain, served: str) -> tuple[Pin, str]:
 
     with starter.fetched(run.paths.cache, run.environ, on_line) as path:
         return make(run, origin, path)
+
+
+def unchanged(run: Obtain, origin: Origin) -> tuple[Pin, str] | None:
+    """The pinned model where it was made of these very bytes and is still there."""
+    pin = run.pin
+    if pin is not None and pin.from_ == origin.text and run.is_pinned(pin, pin.alias, run.tags()):
+        return pin, pin.alias
+    return None
 
 
 def check_source(run: Obtain, origin: Origin) -> None:
@@ -126,7 +138,7 @@ def new_pin(run: Obtain, origin: Origin) -> Pin:
             served=origin.served,
             source=origin.source,
             registry=None,
-            manifest_digest=f"sha256:{run.tags()[origin.staged]}",
+            manifest_digest=f"sha256:{run.tags()[origin.staged.lower()]}",
             config=manifest.config if manifest else None,
             layers=manifest.layers if manifest else (),
             weights_digest=digest,

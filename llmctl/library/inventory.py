@@ -20,14 +20,16 @@ PinState = Literal["pinned", "drifted", "unpinned", "missing"]
 
 @dataclass(frozen=True)
 class LibraryEntry:
-    """One model. `digest` is its manifest's as 64 hex digits, the pinned one where there is a pin.
+    """One model. `source` is what its pin was made of: registry, file, or starter, which may stand in for `name`.
 
+    `digest` is its manifest's as 64 hex digits, the pinned one where there is a pin.
     pinned: the alias has the pinned manifest. drifted: the alias, or the plain name, has another one now.
     missing: pinned, and the server has neither. unpinned: no lock names it.
     """
 
     name: str
     alias: str | None
+    source: str | None
     digest: str
     size_bytes: int
     quantization: str | None
@@ -51,13 +53,24 @@ def listed(client: Client, locks: Iterable[Lock]) -> tuple[LibraryEntry, ...]:
     entries = [pinned_entry(pin, tags, loaded) for pin in pins]
     covered = {pin.served for pin in pins if pin.source == "registry"} | {pin.alias for pin in pins}
     entries += [
-        LibraryEntry(
-            model.name, None, model.digest, model.size_bytes, model.quantization, "unpinned", model.digest in loaded
-        )
+        unpinned_entry(model, model.digest in loaded)
         for name, model in tags.items()
         if name not in covered and not any(name.startswith(f"{pin.alias}-c") for pin in pins)
     ]
     return tuple(sorted(entries, key=lambda entry: entry.name))
+
+
+def unpinned_entry(model: InstalledModel, loaded: bool) -> LibraryEntry:
+    return LibraryEntry(
+        name=model.name,
+        alias=None,
+        source=None,
+        digest=model.digest,
+        size_bytes=model.size_bytes,
+        quantization=model.quantization,
+        pin_state="unpinned",
+        loaded=loaded,
+    )
 
 
 def pinned_entry(pin: Pin, tags: Mapping[str, InstalledModel], loaded: set[str]) -> LibraryEntry:
@@ -66,6 +79,7 @@ def pinned_entry(pin: Pin, tags: Mapping[str, InstalledModel], loaded: set[str])
     return LibraryEntry(
         name=pin.name,
         alias=pin.alias,
+        source=pin.source,
         digest=digest,
         size_bytes=pin.size_bytes or next((model.size_bytes for model in family), 0),
         quantization=pin.quantization,
@@ -87,15 +101,17 @@ def state_of(pin: Pin, tags: Mapping[str, InstalledModel]) -> PinState:
 
 def removal(client: Client, name: str, lock: Lock, consent: Consent) -> tuple[Removed, Lock]:
     pin = lock.pin(name) or next((pin for pin in lock.models if name in {pin.alias, pin.served}), None)
-    names = [model.name for model in client.tags()]
-    doomed = sorted(set(names) & names_of(name, pin, names), key=len, reverse=True)
+    tags = {model.name: model.digest for model in client.tags()}
+    doomed = sorted(tags.keys() & names_of(name, pin, tags), key=len, reverse=True)
     if not doomed and pin is None:
         raise NotFound(f"no model {name} here", "llmctl list", code="model_not_found")
     if pin is not None:
         consent(f"{pin.name} is pinned by the profile's lock. Remove it and its pin.")
+    loaded = {model.digest for model in client.ps()}
     for each in doomed:
-        # Deleting does not unload: the weights would stay on the GPU.
-        client.unload(each)
+        if tags[each] in loaded:
+            # Deleting does not unload: the weights would stay on the GPU.
+            client.unload(each)
         client.delete(each)
     return Removed(pin.name if pin else name, tuple(doomed), pin is not None), lock.without(pin.name) if pin else lock
 

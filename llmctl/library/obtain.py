@@ -65,7 +65,9 @@ class Obtain:
             if not self.update and (found := self.installed(self.pin)) is not None:
                 return found
         pin, origin, note = self.get(ref)
-        return self.served(pin, origin, note, changed=True)
+        if pin == self.pin and (found := self.installed(pin)) is not None:
+            return replace(found, note=note)
+        return self.served(pin, origin, note)
 
     @property
     def ref(self) -> ModelRef:
@@ -99,24 +101,26 @@ class Obtain:
         alias = self.alias(pin)
         if self.is_pinned(pin, alias, tags):
             self.tell("skipped", f"{pin.name} is there, pinned to {pin.manifest_digest[7:19]}")
-            return Pinned(pin, alias, False, self.standing_note(pin), tags[alias])
+            return Pinned(pin, alias, False, self.standing_note(pin), tags[alias.lower()])
         for origin in (pin.alias, pin.served) if pin.source == "registry" else (pin.alias,):
             if self.is_pinned(pin, origin, tags):
-                return self.served(pin, origin, self.standing_note(pin), changed=True)
+                return self.served(pin, origin, self.standing_note(pin))
         return None
 
     def is_pinned(self, pin: Pin, name: str, tags: Mapping[str, str]) -> bool:
         """Whether `name` stands for the pinned weights."""
-        if name not in tags:
+        digest = tags.get(name.lower())
+        if digest is None:
             return False
-        if tags[name] == pin.manifest_digest.removeprefix("sha256:"):
+        if digest == pin.manifest_digest.removeprefix("sha256:"):
             return True
         # A manifest that a server made itself differs on the next machine: there the weights must match.
         made_here = name == self.alias(pin) if self.context is not None else pin.source != "registry"
         return made_here and weights.digest_of(self.client, name, self.store) == pin.weights_digest
 
     def tags(self) -> dict[str, str]:
-        return {model.name: model.digest for model in self.client.tags()}
+        """Lower-case name to manifest digest: Ollama keeps the case that a name first came in, and ignores it."""
+        return {model.name.lower(): model.digest for model in self.client.tags()}
 
     def alias(self, pin: Pin) -> str:
         """The alias that is served: the pinned one, or its sibling with a context of its own."""
@@ -129,7 +133,7 @@ class Obtain:
         made = created.starter_model(self, str(ref)) if self.spec.source == "starter" else created.file_model(self, ref)
         return *made, ""
 
-    def served(self, pin: Pin, origin: str, note: str, *, changed: bool) -> Pinned:
+    def served(self, pin: Pin, origin: str, note: str) -> Pinned:
         """Give `origin` the alias, and see that it is there with the pinned weights."""
         alias = self.alias(pin)
         if origin != pin.alias:
@@ -141,7 +145,7 @@ class Obtain:
         if not self.is_pinned(pin, alias, tags):
             raise EngineError(f"the server made {alias} with other weights than {pin.weights_digest}", "llmctl logs")
         self.tell("done", f"{pin.name} pinned to {pin.manifest_digest[7:19]}, served as {alias}")
-        return Pinned(pin, alias, changed, note, tags[alias])
+        return Pinned(pin, alias, True, note, tags[alias.lower()])
 
     def standing_note(self, pin: Pin) -> str:
         return self.stand_in_note() if pin.source == "starter" and self.spec.source == "registry" else ""

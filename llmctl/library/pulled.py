@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.memory.ggml import FILE_TYPES
 from llmctl.core.pin import Pin
 from llmctl.errors import DiskFull, DownloadFailed, EngineError, LlmctlError, NotFound, Refused
 from llmctl.library import created, disk, weights
@@ -26,7 +27,7 @@ def get(run: Obtain, ref: ModelRef) -> tuple[Pin, str, str]:
     except registry.RegistryUnreachable as error:
         return without_registry(run, ref, error)
     check_against_pin(run, ref, manifest)
-    if run.tags().get(str(ref)) != manifest.digest.removeprefix("sha256:"):
+    if run.tags().get(str(ref).lower()) != manifest.digest.removeprefix("sha256:"):
         check_config(run, ref, manifest)
         pull(run, ref, manifest)
         check_installed(run, ref, manifest)
@@ -39,7 +40,7 @@ def without_registry(run: Obtain, ref: ModelRef, error: LlmctlError) -> tuple[Pi
 
     if run.pin is not None and run.pin.source == "registry":
         raise error
-    installed = weights.manifest_of(str(ref), run.store) if str(ref) in run.tags() else None
+    installed = weights.manifest_of(str(ref), run.store) if str(ref).lower() in run.tags() else None
     if installed is not None:
         note = f"{error.message}; pinned {ref} as it is installed"
         return new_pin(run, ref, installed), str(ref), note
@@ -72,7 +73,8 @@ def check_config(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
         said = json.loads(content or b"{}").get("file_type")
     except (ValueError, AttributeError):
         return
-    if isinstance(said, str) and said not in {"", "unknown", run.spec.quantization}:
+    # A name that is not one of the GGUF's own cannot be compared; the weights themselves decide then.
+    if said in FILE_TYPES.values() and said != run.spec.quantization:
         weights.require(weights.Weights(None, said, None, {}), run.spec.quantization, str(ref))
 
 
@@ -109,7 +111,7 @@ def translated(error: EngineError, ref: ModelRef, store: Path | None) -> LlmctlE
 
 def check_installed(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
     """The tag may have moved between the question and the pull."""
-    found = run.tags().get(str(ref))
+    found = run.tags().get(str(ref).lower())
     if found is None:
         raise EngineError(f"{ref} was pulled and the server does not list it", "llmctl logs")
     if f"sha256:{found}" != manifest.digest:

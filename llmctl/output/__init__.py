@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmctl.errors import ConsentNeeded, Refused
+from llmctl.errors import ConsentNeeded, Refused, WriteFailed
 
 if TYPE_CHECKING:
     from llmctl.core.progress import Consent, Progress
@@ -49,16 +49,22 @@ class Output:
     def record(self, result: object) -> None:
         """Print one line of NDJSON and flush it: what `--watch` and `logs -f` emit in JSON mode."""
         self.write(json_line(document(result)) + "\n")
-        self.env.stdout.flush()
+        self.flush()
 
     def write(self, text: str) -> None:
         """Text to stdout, whatever the locale: a character that it lacks becomes `?`, not a traceback."""
         stream = self.env.stdout
-        try:
-            stream.write(text)
-        except UnicodeEncodeError:
-            encoding = stream.encoding or "ascii"
-            stream.write(text.encode(encoding, "replace").decode(encoding))
+        with writing():
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:
+                encoding = stream.encoding or "ascii"
+                stream.write(text.encode(encoding, "replace").decode(encoding))
+
+    def flush(self) -> None:
+        """What was written so far, out."""
+        with writing():
+            self.env.stdout.flush()
 
     def note(self, text: str) -> None:
         """One line on stderr."""
@@ -116,6 +122,17 @@ class Output:
             self._resume()
 
         return ask
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A full disk behind stdout is WriteFailed. A reader that left stays BrokenPipeError, for main to know."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise WriteFailed(f"cannot write to stdout: {error.strerror}") from None
 
 
 def document(result: Any) -> dict[str, Any]:

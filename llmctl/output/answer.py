@@ -19,9 +19,9 @@ class Tokens:
 
     def chunk(self, chunk: Chunk) -> None:
         if chunk.text:
-            self.out.write(chunk.text)
-            self.out.env.stdout.flush()
             self.last = chunk.text
+            self.out.write(chunk.text)
+            self.out.flush()
 
     def end(self) -> None:
         if self.last and not self.last.endswith("\n"):

@@ -29,7 +29,7 @@ def pull_lines(result: PullResult, width: int) -> list[str]:
 def list_lines(found: Inventory, width: int) -> list[str]:
     if not found.models:
         return [EMPTY]
-    header = ("name", "size", "quantization", "digest", "pin", "loaded")
+    header = ("name", "size", "quantization", "digest", "pin", "source", "loaded")
     rows = [
         (
             entry.name,
@@ -37,6 +37,7 @@ def list_lines(found: Inventory, width: int) -> list[str]:
             entry.quantization or "unknown",
             entry.digest[:12],
             entry.pin_state,
+            entry.source or "unknown",
             "yes" if entry.loaded else "no",
         )
         for entry in found.models

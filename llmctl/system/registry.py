@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MAXIMUM_BYTES = 4 << 20
 # A manifest is a few hundred bytes; a registry that needs longer than this is as good as away.
 ANSWER_SECONDS = 15.0
+OFFLINE_HINT = "check the network and https_proxy; a small model without a registry: llmctl pull starter"
 
 
 class RegistryUnreachable(DownloadFailed):
@@ -79,7 +80,7 @@ def _get(ref: ModelRef, url: str, accept: str, environ: Mapping[str, str]) -> tu
     except LlmctlError as error:
         # What the host said keeps its class; that nobody answered gets one of its own.
         if type(error) is DownloadFailed and error.code == DownloadFailed.code:
-            raise RegistryUnreachable(error.message, error.hint) from error
+            raise RegistryUnreachable(error.message, error.hint or OFFLINE_HINT) from error
         raise
 
 

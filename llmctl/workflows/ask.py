@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from llmctl.errors import LlmctlError, NotFound, StreamEnded, UsageError
+from llmctl.errors import LlmctlError, NotFound, ServerUnreachable, StreamEnded, UsageError
 
 if TYPE_CHECKING:
     from llmctl.client import Chunk, Client
@@ -50,10 +51,13 @@ def ask(
     fields: dict[str, Any],
     prompt: Iterable[str],
     *,
+    digest: str | None,
     timeout_seconds: float | None,
     on_chunk: Callable[[Chunk], None],
 ) -> Answer:
     """Stream one answer. `fields` names the model; the prompt's pieces are sent as they are read.
+
+    `digest` is the model's manifest, 64 hex digits, where it is known.
 
     `truncate: false` makes a prompt that does not fit an error instead of a silent cut. Nothing that is a
     load-time option is ever sent (`shift`, `num_ctx`, `keep_alive` …): each can reload the resident model.
@@ -65,20 +69,34 @@ def ask(
     thinking: list[str] = []
     first: float | None = None
     final: Chunk | None = None
-    for chunk in client.generate(request, prompt, silence_seconds=timeout_seconds):
+    for chunk in timed(client.generate(request, prompt, silence_seconds=timeout_seconds), timeout_seconds):
         if first is None and (chunk.text or chunk.thinking):
             first = time.monotonic() - started
         text.append(chunk.text)
         thinking.append(chunk.thinking)
         on_chunk(chunk)
         final = chunk
-        if timeout_seconds is not None and time.monotonic() - started > timeout_seconds and not chunk.done:
-            raise StreamEnded(f"the answer was not finished after {timeout_seconds:g} s", code="timeout")
     if final is None or final.usage is None:
         raise StreamEnded("the answer stopped before its end", "llmctl logs")
     limit = (fields.get("options") or {}).get("num_predict")
-    context = context_of(client, str(fields["model"]))
+    context = context_of(client, str(fields["model"]), digest)
     return answer(fields, "".join(text), "".join(thinking), final, first, cut(final, limit, context), context)
+
+
+def timed(chunks: Iterator[Chunk], limit_seconds: float | None) -> Iterator[Chunk]:
+    """The chunks, until their time is up: between two of them, or while none comes."""
+    deadline = None if limit_seconds is None else time.monotonic() + limit_seconds
+    try:
+        for chunk in chunks:
+            yield chunk
+            if deadline is not None and time.monotonic() > deadline and not chunk.done:
+                break
+        else:
+            return
+    except ServerUnreachable:
+        if deadline is None or time.monotonic() < deadline:
+            raise
+    raise StreamEnded(f"the answer was not finished after {limit_seconds:g} s", code="timeout")
 
 
 def answer(
@@ -122,15 +140,19 @@ def cut(final: Chunk, limit: int | None, context: int | None) -> str | None:
     return None
 
 
-def context_of(client: Client, model: str) -> int | None:
-    """The context length of the runner that answered: by its name, else the only loaded one."""
+def context_of(client: Client, model: str, digest: str | None) -> int | None:
+    """The context length of the runner that answered: found by its digest or name, else the only loaded one.
+
+    The name alone is not enough: of two names for the same weights, /api/ps shows the one that loaded first.
+    """
     try:
         loaded = client.ps()
     except LlmctlError:
         return None
-    named = [entry for entry in loaded if entry.name in {model, f"{model}:latest"}]
-    chosen = named or loaded
-    return chosen[0].context_length if len(chosen) == 1 else None
+    names = {model, f"{model}:latest"}
+    chosen = [entry for entry in loaded if entry.digest == digest or entry.name in names] or loaded
+    lengths = {entry.context_length for entry in chosen}
+    return lengths.pop() if len(lengths) == 1 else None
 
 
 def prompt_pieces(argument: str | None, paths: Iterable[Path], stdin: BinaryIO | None) -> Iterator[str]:
@@ -153,19 +175,25 @@ def prompt_pieces(argument: str | None, paths: Iterable[Path], stdin: BinaryIO |
 
 
 def joined(argument: str | None, paths: Iterable[Path], stdin: BinaryIO | None) -> Iterator[str]:
-    separator = ""
+    parts = [opened(path) for path in paths]
     if argument:
-        yield argument
-        separator = "\n\n"
-    for path in paths:
-        for piece in opened(path):
-            yield separator + piece
-            separator = ""
-        separator = "\n\n"
+        parts.insert(0, iter([utf8(argument, "the prompt")]))
     if stdin is not None:
-        for piece in decoded(stdin, "stdin"):
+        parts.append(decoded(stdin, "stdin"))
+    begun = False
+    for part in parts:
+        separator = "\n\n" if begun else ""
+        for piece in part:
             yield separator + piece
-            separator = ""
+            separator, begun = "", True
+
+
+def utf8(argument: str, name: str) -> str:
+    """An argument as the bytes that the shell gave say it, whatever the locale made of them."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        raise UsageError(f"{name} is not UTF-8 text") from None
 
 
 def opened(path: Path) -> Iterator[str]:
@@ -173,7 +201,7 @@ def opened(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             yield from decoded(file, str(path))
     except FileNotFoundError:
-        raise NotFound(f"no such file: {path}") from None
+        raise NotFound(f"no such file: {path}", code="file_not_found") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
@@ -191,3 +219,5 @@ def decoded(file: BinaryIO, name: str) -> Iterator[str]:
             yield text
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 text, near byte {offset + error.start}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror}") from None

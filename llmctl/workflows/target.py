@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """A server's URL, and the name that the model has there."""
+    """A server's URL, the name that the model has there, and the digest of its manifest where that is known."""
 
     base_url: str
     model: str
+    digest: str | None = None
 
 
 def target(state: ServerState | None, model: str | None) -> Target:
@@ -28,7 +29,7 @@ def target(state: ServerState | None, model: str | None) -> Target:
         raise ServerNotRunning("no server is up", "llmctl up")
     found = state.model(model)
     if found is not None:
-        return Target(state.base_url, found.alias)
+        return Target(state.base_url, found.alias, found.served_digest.removeprefix("sha256:"))
     if model is None:
         raise ServerNotRunning("the server is up without a model", "llmctl up")
     return Target(state.base_url, model)

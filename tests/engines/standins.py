@@ -258,6 +258,8 @@ elif sys.argv[1] == "install":
     assert module == "github.com/ollama/ollama", module
     if os.environ.get("GOPROXY") == "off" and os.environ.get("FAKE_GO") == "uncached":
         sys.exit(f"go: {{module}}@v{{version}}: module lookup disabled by GOPROXY=off")
+    Path(os.environ["GOMODCACHE"], "cache").mkdir(parents=True, exist_ok=True)
+    Path(os.environ["GOMODCACHE"]).chmod(0o500)
     for package in ("internal/cpu", "runtime", module):
         print(package, file=sys.stderr, flush=True)
     ollama = Path(os.environ["GOBIN"], "ollama")

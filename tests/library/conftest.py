@@ -74,6 +74,12 @@ class Desk:
         self.lock = self.lock.with_pin(pinned.pin)
         return pinned
 
+    def make(self, name: str, gguf: Path) -> None:
+        """A model that llmctl knows nothing of."""
+        if not self.client.has_blob(STARTER_DIGEST):
+            self.client.put_blob(STARTER_DIGEST, gguf)
+        list(self.client.create(name, files={"m.gguf": STARTER_DIGEST}, template="{{ .Prompt }}"))
+
     def tags(self) -> dict[str, str]:
         return {model.name: model.digest for model in self.client.tags()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import struct
@@ -41,6 +42,7 @@ def test_a_gguf_file_becomes_a_pinned_model(desk: Desk, gguf: Path) -> None:
     # Only the alias: no model of the user's that may have this name is touched, nothing half-made stays.
     assert set(desk.tags()) == {pinned.alias}
     assert not desk.ensure("mine", source=str(gguf)).changed
+    assert not desk.ensure("mine", source=str(gguf), update=True).changed
     assert desk.server.post("/api/generate", {"model": pinned.alias, "prompt": "a", "options": {"num_predict": 1}})[
         "done"
     ]
@@ -85,6 +87,7 @@ def test_a_file_that_changed_after_it_was_pinned_is_refused(desk: Desk, gguf: Pa
         desk.ensure("mine", source=str(gguf))
     assert caught.value.code == "drift"
     assert STARTER_DIGEST[7:19] in caught.value.message
+    assert not desk.client.has_blob(f"sha256:{hashlib.sha256(content).hexdigest()}")
     changed = desk.ensure("mine", source=str(gguf), update=True)
     assert changed.pin.weights_digest != first.pin.weights_digest
 

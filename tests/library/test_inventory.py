@@ -28,17 +28,19 @@ def test_list_tells_pinned_drifted_missing_and_unpinned_apart(
     alias = desk.ensure(name).alias
     assert states(desk) == {name: ("pinned", False)}
     entry = desk.library.list(desk.lock)[0]
-    assert (entry.alias, entry.quantization, entry.size_bytes) == (alias, "Q4_K_M", desk.lock.models[0].size_bytes)
+    assert (entry.alias, entry.source, entry.quantization) == (alias, "registry", "Q4_K_M")
+    assert entry.size_bytes == desk.lock.models[0].size_bytes
     desk.client.load(alias)
     assert states(desk) == {name: ("pinned", True)}
-    desk.server.create("other", starter_gguf)
+    desk.make("other", starter_gguf)
     assert states(desk)["other:latest"][0] == "unpinned"
     desk.client.copy("other:latest", alias)
     assert states(desk)[name][0] == "drifted"
     desk.client.delete(alias)
     assert states(desk)[name][0] == "drifted"
     desk.client.delete(name)
-    assert states(desk)[name] == ("missing", False)
+    # A model that is deleted stays in memory until it is unloaded.
+    assert states(desk)[name] == ("missing", True)
 
 
 @real
@@ -65,8 +67,8 @@ def test_rm_asks_for_what_is_pinned_then_unloads_and_removes_all_of_it(desk: Des
 
 @real
 def test_rm_of_an_unpinned_model_asks_nobody_and_of_none_says_so(desk: Desk, starter_gguf: Path) -> None:
-    desk.server.create("other", starter_gguf)
-    desk.server.create("another", starter_gguf)
+    desk.make("other", starter_gguf)
+    desk.make("another", starter_gguf)
     removed, _ = desk.library.remove("other", Lock(), lambda question: pytest.fail(question))
     assert removed.deleted == ("other:latest",)
     assert set(desk.tags()) == {"another:latest"}

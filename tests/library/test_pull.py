@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from llmctl.core.model import ModelRef
 from llmctl.core.pin import Lock
 from llmctl.errors import DiskFull, DownloadFailed, LlmctlError, NotFound, Refused, UsageError
 from tests.conftest import StartOllama
 from tests.library.conftest import STARTER_DIGEST, Desk
-from tests.parts import starter
 from tests.registry_server import Registry, digest_of
 
 pytestmark = pytest.mark.real("ollama", "model")
@@ -64,6 +62,15 @@ def test_a_lost_alias_comes_back_without_the_registry(desk: Desk, published: Reg
     assert published.asked == []
 
 
+def test_an_alias_that_someone_changed_is_made_right(desk: Desk, published: Registry) -> None:
+    first = desk.ensure(published.name("m:q4_K_M"))
+    list(desk.client.create(first.alias, from_=first.pin.served, template="changed {{ .Prompt }}"))
+    assert desk.tags()[first.alias] != first.served_digest
+    again = desk.ensure(published.name("m:q4_K_M"))
+    assert again.changed
+    assert desk.tags()[first.alias] == first.served_digest
+
+
 def test_another_context_gets_an_alias_of_its_own_over_the_same_weights(desk: Desk, published: Registry) -> None:
     name = published.name("m:q4_K_M")
     plain = desk.ensure(name)
@@ -99,6 +106,10 @@ def test_a_moved_tag_is_refused_with_both_digests_and_taken_when_asked(
     updated = desk.ensure(name, update=True)
     assert updated.pin.manifest_digest == moved
     assert updated.alias != first.alias
+    # Nothing new a second time: nothing is done, and the lock stays as it is.
+    again = desk.ensure(name, update=True)
+    assert not again.changed
+    assert again.pin == updated.pin
 
 
 def test_a_plain_name_that_was_pulled_anew_does_not_change_what_is_served(
@@ -286,5 +297,22 @@ def test_a_profile_that_asks_for_something_else_than_was_pinned(desk: Desk, publ
         desk.ensure(name, quantization="Q8_0")
     with pytest.raises(Refused, match="source is starter"):
         desk.ensure(name, source="starter")
-    assert ModelRef.parse(name).loopback
-    assert desk.lock.models[0].layers[0].size_bytes == starter.SIZE_BYTES
+
+
+def test_a_name_in_another_case_is_the_same_model(desk: Desk, published: Registry) -> None:
+    list(desk.client.pull(published.name("m:q4_K_M"), insecure=True))
+    published.manifests["M/q4_K_M"] = published.manifests["m/q4_K_M"]
+    pinned = desk.ensure(published.name("M:q4_K_M"))
+    assert pinned.pin.weights_digest == STARTER_DIGEST
+    assert not desk.ensure(published.name("M:q4_K_M")).changed
+
+
+def test_a_tag_that_moves_between_the_question_and_the_pull_is_not_pinned(
+    desk: Desk, published: Registry, starter_gguf: Path
+) -> None:
+    asked = published.manifests["m/q4_K_M"]
+    published.add("m:q4_K_M", starter_gguf, STARTER_DIGEST, template="other {{ .Prompt }}")
+    published.moves["m/q4_K_M"], published.manifests["m/q4_K_M"] = published.manifests["m/q4_K_M"], asked
+    with pytest.raises(Refused, match="moved while it was pulled"):
+        desk.ensure(published.name("m:q4_K_M"))
+    assert desk.lock == Lock()

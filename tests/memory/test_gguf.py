@@ -99,9 +99,7 @@ def test_text_lengths_that_the_file_cannot_hold(length: int) -> None:
 
 def test_a_long_text_inside_a_skipped_array_is_held_against_the_file() -> None:
     tokens = made.text("x") * 1500 + struct.pack("<Q", 2**62) + made.text("x") * 499
-    assert "left" in refusal(
-        made.file([made.key("t", made.ARRAY, made.array(made.STRING, 2000, tokens))], [])
-    )
+    assert "left" in refusal(made.file([made.key("t", made.ARRAY, made.array(made.STRING, 2000, tokens))], []))
 
 
 def test_nested_arrays_and_unknown_types_are_refused() -> None:
@@ -216,8 +214,6 @@ def wide_letters() -> bytes:
 def test_the_worst_files_stay_within_200_megabytes(make: Callable[[], bytes], tmp_path: Path) -> None:
     file = tmp_path / "worst.gguf"
     file.write_bytes(make())
-    ran = subprocess.run(
-        [sys.executable, "-c", WORST, str(file)], capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", WORST, str(file)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout.split()[-1]) < 200 << 10

@@ -64,6 +64,8 @@ FILE_TYPES = {
     1: "F16",
     2: "Q4_0",
     3: "Q4_1",
+    # As ollama's own converter wrote it for gpt-oss, before llama.cpp had 38 (v0.11 fs/ggml/type.go).
+    4: "MXFP4",
     7: "Q8_0",
     8: "Q5_0",
     9: "Q5_1",

@@ -5,8 +5,9 @@
 _llmctl() {
     local -a words_given lines values shown
     local line
-    # (Q) takes the quotes off; the quotes around keep an empty last word.
+    # (Q) takes the quotes off; the quotes around keep an empty last word. One that is still open is no quoting yet.
     words_given=("${(@Q)words[2,CURRENT]}")
+    words_given[-1]=${words_given[-1]#[\'\"]}
     lines=("${(@f)$("${(Q)words[1]}" __complete "${words_given[@]}" 2>/dev/null)}")
     for line in $lines; do
         values+=("${line%%$'\t'*}")
