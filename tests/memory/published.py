@@ -121,14 +121,20 @@ def _bert(model: Model) -> Infos:
     infos += [("token_embd_norm.weight", "f32", (e,)), ("token_embd_norm.bias", "f32", (e,))]
     if model.architecture == "bert":
         infos.append(("position_embd.weight", "f32", (e, model.context)))
-    biases = model.architecture == "bert"
+    biases = model.architecture != "nomic-bert"
     for layer in range(model.layers):
         prefix = f"blk.{layer}."
-        names = [("attn_output", (e, e)), ("ffn_up", (e, inner)), ("ffn_down", (inner, e))]
-        if biases:
-            names += [(f"attn_{name}", (e, e)) for name in "qkv"]
+        names = [("attn_output", (e, e)), *((f"attn_{name}", (e, e)) for name in "qkv")]
+        if model.architecture != "bert":
+            names[1:] = [("attn_qkv", (e, 3 * e))]
+        if int(model.more.get("moe_every_n_layers", 0)) and layer % 2:
+            count = int(model.more["expert_count"])
+            infos.append((prefix + "ffn_gate_inp.weight", "f32", (e, count)))
+            infos.append((prefix + "ffn_up_exps.weight", "f16", (e, inner, count)))
+            infos.append((prefix + "ffn_down_exps.weight", "f16", (inner, e, count)))
         else:
-            names += [("attn_qkv", (e, 3 * e)), ("ffn_gate", (e, inner))]
+            names += [("ffn_up", (e, inner)), ("ffn_down", (inner, e))]
+            names += [("ffn_gate", (e, inner))] if model.architecture == "nomic-bert" else []
         for name, shape in names:
             infos.append((f"{prefix}{name}.weight", "f16", shape))
             if biases:
@@ -138,7 +144,7 @@ def _bert(model: Model) -> Infos:
     return infos
 
 
-_BUILDERS: dict[str, Callable[[Model], Infos]] = {"bert": _bert, "nomic-bert": _bert}
+_BUILDERS: dict[str, Callable[[Model], Infos]] = {"bert": _bert, "nomic-bert": _bert, "nomic-bert-moe": _bert}
 
 
 def _keys(model: Model) -> dict[str, str | int | float | bool]:
@@ -201,8 +207,12 @@ def _with(*options: str) -> frozenset[str]:
 
 
 MODELS = {
-    "llama-3.2-1b": Model("llama", 16, 2048, 32, 8, 64, 8192, 128256, 131072, tied=True, options=_with("rope_factors")),
-    "llama-3.2-3b": Model("llama", 28, 3072, 24, 8, 128, 8192, 128256, 131072, tied=True, options=_with("rope_factors")),
+    "llama-3.2-1b": Model(
+        "llama", 16, 2048, 32, 8, 64, 8192, 128256, 131072, tied=True, options=_with("rope_factors")
+    ),
+    "llama-3.2-3b": Model(
+        "llama", 28, 3072, 24, 8, 128, 8192, 128256, 131072, tied=True, options=_with("rope_factors")
+    ),
     "llama-3.1-8b": Model("llama", 32, 4096, 32, 8, 128, 14336, 128256, 131072, options=_with("rope_factors")),
     "llama-3.3-70b": Model("llama", 80, 8192, 64, 8, 128, 28672, 128256, 131072, options=_with("rope_factors")),
     "mistral-7b": Model("llama", 32, 4096, 32, 8, 128, 14336, 32768, 32768),
@@ -287,6 +297,14 @@ MODELS = {
         "command-r", 40, 8192, 64, 8, 128, 24576, 256000, 131072, tied=True, options=_with("no_ffn_norm"),
         more={"logit_scale": 0.0625},
     ),
+    "command-r7b": Model(
+        "cohere2", 32, 4096, 32, 8, 128, 14336, 256000, 132096, tied=True, options=_with("no_ffn_norm"),
+        more={"logit_scale": 0.25, "attention.sliding_window": 4096},
+    ),
+    "ministral-3-8b": Model(
+        "mistral3", 34, 4096, 32, 8, 128, 14336, 131072, 262144, options=_with("rope_factors"),
+        more={"attention.temperature_scale": 0.1, "rope.scaling.original_context_length": 16384},
+    ),
     "command-r-plus": Model(
         "command-r", 64, 12288, 96, 8, 128, 33792, 256000, 131072, tied=True,
         options=_with("no_ffn_norm", "qk_norm_heads"), more={"logit_scale": 0.8333},
@@ -302,6 +320,11 @@ MODELS = {
     ),
     "nomic-embed-text": Model(
         "nomic-bert", 12, 768, 12, 12, 64, 3072, 30522, 2048, more={"attention.causal": False, "pooling_type": 1}
+    ),
+    "nomic-embed-text-v2-moe": Model(
+        "nomic-bert-moe", 12, 768, 12, 12, 64, 3072, 250048, 512,
+        more={"attention.causal": False, "pooling_type": 1, "expert_count": 8, "expert_used_count": 2,
+              "moe_every_n_layers": 2},
     ),
     "embedding-gemma-300m": Model(
         "gemma-embedding", 24, 768, 3, 1, 256, 1152, 262144, 2048, tied=True, options=_with("post_norms", "qk_norm"),

@@ -24,6 +24,7 @@ FAMILIES = {
     "glm4": "glm4",
     "gpt-oss": "gpt_oss",
     "llama": "llama",
+    "mistral3": "llama",
     "nomic-bert": "bert",
     "nomic-bert-moe": "bert",
     "phi3": "phi3",

@@ -85,8 +85,8 @@ class Attention:
     def _rotation(self, layer: int, kind: str, lengths: tuple[int, ...], *, largest: bool) -> Node | None:
         """The Hadamard matrix that spreads outliers before quantizing (src/llama-kv-cache.cpp:321 and :1435)."""
         shape = self._build.shape
-        of_cache = {length for length, slides in zip(lengths, shape.sliding) if slides == shape.sliding[layer]}
-        if kind not in QUANTIZED or len(of_cache) != 1 or lengths[0] % 64:
+        alike = [other for other in range(shape.layers) if shape.sliding[other] == shape.sliding[layer]]
+        if kind not in QUANTIZED or lengths[0] % 64 or any(lengths[other] != lengths[layer] for other in alike):
             return None
         order, length = 64, lengths[layer]
         while largest and length % (order * 2) == 0:

@@ -71,7 +71,7 @@ class Node:
         self.shape = shape
         self.sources = sources
         self.kind = kind
-        self.base = base if base is None or base.base is None else base.base
+        self.base: Node | None = base if base is None or base.base is None else base.base
         if size < 0:
             block, length = TYPES[kind]
             size = length

@@ -11,11 +11,13 @@ def graph(build: Build) -> None:
     """`llama`, `mistral3`, `qwen2`, `qwen3`, `qwen3moe`: the header's tensors say which parts there are."""
     x = build.embedding()
     attention = Attention(build)
+    temperature = _temperature(build)
     for layer in build.layers:
         residual = x
         x = build.norm(x, layer, "attn_norm")
         q, k, v = qkv(build, x, layer)
-        x = attention(layer, build.rope(_normed(build, q, layer, "attn_q_norm")), _key(build, k, layer), v)
+        q, k = (build.rope(_normed(build, part, layer, name)) for part, name in ((q, "q"), (k, "k")))
+        x = attention(layer, q if temperature is None else build.mul(q, temperature), k, v)
         x, residual = build.only_outputs(layer, x, residual)
         x = residual = build.add(x, residual)
         x = build.norm(x, layer, "ffn_norm")
@@ -27,9 +29,12 @@ def graph(build: Build) -> None:
     build.finish(x)
 
 
-def _key(build: Build, k: Node, layer: int) -> Node:
-    return build.rope(_normed(build, k, layer, "attn_k_norm"))
-
-
 def _normed(build: Build, x: Node, layer: int, name: str) -> Node:
-    return build.norm(x, layer, name) if build.has(layer, name + ".weight") else x
+    return build.norm(x, layer, f"attn_{name}_norm") if build.has(layer, f"attn_{name}_norm.weight") else x
+
+
+def _temperature(build: Build) -> Node | None:
+    """Ministral 3 scales its queries by their position."""
+    if build.shape.architecture != "mistral3" or not build.shape.number("attention.temperature_scale"):
+        return None
+    return build.input((1, 1, build.tokens))

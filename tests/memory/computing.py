@@ -1,0 +1,179 @@
+"""Compute cells: each buffer as predicted, and as llama-server prints it.
+
+`python -m tests.memory.computing --predict` writes the predictions to tests/memory/cells/compute.json;
+`python -m tests.memory.computing SERVER` then measures what is not measured yet, SERVER being llama-server of the
+engine version in the record, with ggml-rpc-server beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llmctl.core.memory.compute import Compute, compute_buffers
+from llmctl.core.memory.gguf import parse
+from llmctl.core.memory.settings import Placement, Settings
+from llmctl.core.memory.shape import Shape, from_gguf
+from tests.memory import oracle, published
+
+RECORD = Path(__file__).parent / "cells" / "compute.json"
+ENGINE = "llama.cpp b10760"
+_PER_MODEL = 11
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A start of llama-server: `gpus` stand-ins, `on_gpu` layers on them (the output layer is one)."""
+
+    model: str
+    settings: Settings
+    gpus: int = 0
+    on_gpu: int = 0
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line as Ollama would give it, and how the layers are to be placed."""
+        settings = self.settings
+        flags = {
+            "-c": settings.context * settings.parallel,
+            "-np": settings.parallel,
+            "-b": settings.ubatch,
+            "-ub": settings.ubatch,
+            "-ctk": settings.cache_k,
+            "-ctv": settings.cache_v,
+            "-fa": settings.flash_attention,
+        }
+        if self.gpus:
+            flags["-ngl"] = self.on_gpu
+            flags["-ts"] = ",".join(["1"] * self.gpus)
+        words = [str(word) for pair in flags.items() for word in pair]
+        words += ["--kv-unified"] if settings.unified else []
+        return words + (["--embedding"] if settings.embedding else [])
+
+    def placement(self, layers: int) -> Placement:
+        """Equal shares of the last layers (src/llama-model.cpp:1354)."""
+        on_gpu = min(self.on_gpu, layers + 1)
+        first = layers + 1 - on_gpu
+        devices = [0] * first + [1 + index * self.gpus // on_gpu for index in range(on_gpu)]
+        return Placement(tuple(devices[:layers]), devices[layers], gpus=self.gpus)
+
+
+def cells() -> list[Cell]:
+    """A fixed random choice: each model on the CPU, on one GPU, on two, in part; every cache type, batch and slot."""
+    chance = random.Random(4)
+    return [
+        _cell(chance, name, model, number)
+        for name, model in published.MODELS.items()
+        for number in range(_PER_MODEL if name not in published.EMBEDDING else 4)
+    ]
+
+
+def _cell(chance: random.Random, name: str, model: published.Model, number: int) -> Cell:
+    gpus = (0, 1, 1, 2)[number % 4]
+    on_gpu = model.layers + 1 if number % 8 in (1, 3) else chance.randint(0, model.layers)
+    on_gpu = on_gpu if gpus else 0
+    backend = "rpc" if gpus else "cpu"
+    ubatch = chance.choice((512, 512, 1024, 2048))
+    if name in published.EMBEDDING:
+        context = min(model.context, chance.choice((512, 2048, 8192)))
+        flash = chance.choice(("auto", "off"))
+        return Cell(
+            name, Settings(context, 1, ubatch, flash_attention=flash, backend=backend, embedding=True), gpus, on_gpu
+        )
+    context = min(model.context, chance.choice((2048, 4096, 5000, 8192, 16384, 32768, 65536, 131072)))
+    parallel = chance.choice((1, 1, 1, 2, 3, 4))
+    flash = chance.choice(("auto", "auto", "on", "off"))
+    kinds = ("f16", "f16", "q8_0", "q4_0", "bf16", "q4_1", "q5_0", "q5_1", "iq4_nl")
+    k = chance.choice(kinds)
+    v = chance.choice((k, chance.choice(kinds)))
+    if flash == "off" and v not in ("f16", "bf16"):
+        v = "f16"
+    unified = chance.random() < 0.15
+    settings = Settings(context, parallel, ubatch, k, v, flash, backend, unified)
+    return Cell(name, settings, gpus, on_gpu)
+
+
+def shape_of(path: Path) -> Shape:
+    with path.open("rb") as file:
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        return from_gguf(parse(read, path.stat().st_size))
+
+
+def predicted(cell: Cell, shape: Shape, *, whole: bool = True) -> Compute:
+    return compute_buffers(shape, cell.settings, cell.placement(shape.layers), whole=whole)
+
+
+def mebibytes(bytes_by_device: dict[int, int]) -> dict[str, float]:
+    """As the server prints it: two places, nothing for a device without a buffer."""
+    named = {"CPU" if device == 0 else f"RPC{device - 1}": size for device, size in bytes_by_device.items()}
+    return {name: round(size / oracle.MIB, 2) for name, size in sorted(named.items()) if size > 1}
+
+
+def predict(folder: Path) -> None:
+    records = []
+    for cell in cells():
+        path = folder / f"{cell.model}.gguf"
+        if not path.exists():
+            published.write(published.MODELS[cell.model], path)
+        compute = predicted(cell, shape_of(path))
+        prediction = {"compute_mib": mebibytes(compute.bytes), "nodes": compute.nodes, "splits": compute.splits}
+        records.append(
+            {"model": cell.model, "settings": asdict(cell.settings), "gpus": cell.gpus, "on_gpu": cell.on_gpu}
+            | {"command": ["llama-server", *cell.arguments], "predicted": prediction, "measured": None}
+        )
+    _save(records)
+
+
+def cell_of(record: dict) -> Cell:
+    return Cell(record["model"], Settings(**record["settings"]), record["gpus"], record["on_gpu"])
+
+
+def measured(cell: Cell, path: Path, server: Path) -> dict | str:
+    found = oracle.measure(server, path, cell.arguments, cell.gpus)
+    if isinstance(found, str):
+        return found.strip().splitlines()[-1][:200]
+    compute = {name.partition("[")[0]: size for name, size in sorted(found.compute.items())}
+    return {"compute_mib": compute, "nodes": found.nodes, "splits": found.splits}
+
+
+def measure(folder: Path, server: Path) -> None:
+    records = load()
+    for number, record in enumerate(records):
+        if record["measured"] is None:
+            cell = cell_of(record)
+            path = folder / f"{cell.model}.gguf"
+            if not path.exists():
+                published.write(published.MODELS[cell.model], path)
+            record["measured"] = measured(cell, path, server)
+            if record["measured"] != record["predicted"]:
+                print(record["command"], cell.model, record["predicted"], record["measured"], flush=True)
+        if number % 40 == 39:
+            _save(records)
+    _save(records)
+
+
+def load() -> list[dict]:
+    return json.loads(RECORD.read_text())["cells"]
+
+
+def _save(records: list[dict]) -> None:
+    """One line per cell, so that a change shows."""
+    lines = ",\n".join(json.dumps(record) for record in records)
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(f'{{"engine": "{ENGINE}", "cells": [\n{lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        if sys.argv[1] == "--predict":
+            predict(Path(name))
+        else:
+            measure(Path(name), Path(sys.argv[1]))
