@@ -13,6 +13,7 @@ from llmctl.client import Client
 from llmctl.core import serving
 from llmctl.core.address import Address, choose_address
 from llmctl.core.placement import Buffer, Require
+from llmctl.core.prediction import Predicted
 from llmctl.errors import EngineError, PortInUse, ServerNotRunning, ServerUnreachable
 from llmctl.system import files, process
 
@@ -37,7 +38,7 @@ class ActiveModel:
     """A model that `up` made true: the name as asked, the alias it is served as, and the proof of its load.
 
     `served_digest` is the alias's manifest; it differs from the pinned one where the alias carries a context.
-    `buffers` are the runner's lines, which hold as long as `runner_pid` lives.
+    `buffers` are the runner's lines, which hold as long as `runner_pid` lives; `predicted` is what `fit` said.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ActiveModel:
     reasons: tuple[str, ...] = ()
     runner_pid: int | None = None
     buffers: tuple[Buffer, ...] | None = None
+    predicted: Predicted | None = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,8 @@ class Server:
 def active_model(entry: dict[str, Any]) -> ActiveModel:
     buffers = entry["buffers"]
     lines = None if buffers is None else tuple(Buffer(**line) for line in buffers)
-    return ActiveModel(**{**entry, "reasons": tuple(entry["reasons"]), "buffers": lines})
+    predicted = None if entry.get("predicted") is None else Predicted(**entry["predicted"])
+    return ActiveModel(**{**entry, "reasons": tuple(entry["reasons"]), "buffers": lines, "predicted": predicted})
 
 
 def answering(client: Client) -> str | None:

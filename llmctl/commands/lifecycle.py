@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_profiles
+from llmctl.commands.options import JsonFlag, OffloadFlag, ProfileOption, YesFlag, complete_profiles
 from llmctl.core.progress import Step
 from llmctl.errors import ExitCode
 from llmctl.output import Output
@@ -25,6 +25,7 @@ def up(
     ] = None,
     profile: ProfileOption = None,
     update: Annotated[bool, typer.Option("--update", help="Accept new weights for a name.")] = False,
+    allow_offload: OffloadFlag = False,
     yes: YesFlag = False,
     json: JsonFlag = False,
 ) -> ExitCode:
@@ -51,19 +52,23 @@ def up(
     """
     env: Env = ctx.obj
     out = Output(env, json)
-    result = bring_up(env, out, name or profile, yes, update)
+    result = bring_up(env, out, name or profile, yes, update, allow_offload)
     out.show(result, up_lines)
     return ExitCode.OK if result.verdict == "proved" else ExitCode.NO
 
 
-def bring_up(env: Env, out: Output, ref: str | None, yes: bool, update: bool = False) -> UpResult:
+def bring_up(
+    env: Env, out: Output, ref: str | None, yes: bool, update: bool = False, allow_offload: bool = False
+) -> UpResult:
     """Run `up` with its progress on stderr."""
     from llmctl.workflows.up import Up
 
     chosen = env.find_profile(ref)
+    profile = chosen.profile.partial if allow_offload else chosen.profile
     with out.progress() as progress:
         progress(Step("profile", "profile", "done", chosen.words))
-        work = Up(chosen.profile, env.lock_path(chosen.profile), env.services(), progress, out.consent(yes), update)
+        consent = out.consent(yes)
+        work = Up(profile, env.lock_path(profile), env.services(), progress, consent, update, allow_offload)
         return work.run()
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_models
+from llmctl.commands.options import JsonFlag, OffloadFlag, ProfileOption, YesFlag, complete_models
 from llmctl.errors import ExitCode
 from llmctl.output import Output
 from llmctl.output.models import list_lines, pull_lines, rm_lines
@@ -36,6 +36,7 @@ def pull(
         str | None, typer.Option(help="Accept this one, as the GGUF itself says it. Default: the profile's, or Q4_K_M.")
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="Accept new weights for a pinned name.")] = False,
+    allow_offload: OffloadFlag = False,
     profile: ProfileOption = None,
     yes: YesFlag = False,
     json: JsonFlag = False,
@@ -57,7 +58,7 @@ def pull(
       2 no model name, or consent is needed (--yes)
       3 the server is not running
       4 no such model or file
-      5 the name stands for other weights than the pinned ones, or the quantization is another
+      5 the name stands for other weights than the pinned ones, the quantization is another, or it does not fit
     \b
     EXAMPLE
       llmctl pull qwen3:4b-q4_K_M
@@ -68,6 +69,7 @@ def pull(
     spec = models.spec_for(chosen, model, name, quantization)
     running, library, lock_path = at(env, chosen)
     with out.progress() as progress:
+        models.admit(spec, chosen, running, env.server, env.client(running.base_url), allow_offload)
         result = models.pull(
             spec, library, lock_path, running, update=update, progress=progress, consent=out.consent(yes)
         )

@@ -22,6 +22,9 @@ def complete_profiles() -> list[str]:
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+OffloadFlag = Annotated[
+    bool, typer.Option("--allow-offload", help="Accept a model of which a part lies in host memory.")
+]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads, builds and removals.")]
 ProfileOption = Annotated[
     str | None,

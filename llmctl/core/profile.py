@@ -6,7 +6,7 @@ validation, the JSON Schema and the reference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Require = Literal["full", "partial", "none"]
@@ -94,6 +94,11 @@ class Profile:
     def reference(self) -> str:
         """What names this profile again: the shipped name, else the file."""
         return self.name if self.shipped or self.path is None else self.path
+
+    @property
+    def partial(self) -> Profile:
+        """The same, content with a part of a model on the GPU where it asked for all of it."""
+        return self if self.gpu.require != "full" else replace(self, gpu=replace(self.gpu, require="partial"))
 
     @property
     def resident(self) -> tuple[ModelSpec, ...]:

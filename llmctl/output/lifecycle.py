@@ -82,6 +82,7 @@ def model_lines(model: ModelStatus, status: Status, width: int) -> list[str]:
         ("context", f"{model.context or UNKNOWN} tokens{slots}{cache}" if model.resident else ""),
         ("lies", PLACES[model.place] if model.resident else ""),
         ("memory", memory_words(model) if model.resident else ""),
+        *(("finding", finding) for finding in model.findings),
     ]
     return pairs(rows, width)
 
@@ -93,6 +94,7 @@ def verdict_words(model: ModelStatus) -> str:
 def memory_words(model: ModelStatus) -> str:
     """Each figure with who says so."""
     parts = [
+        f"{size(model.predicted_bytes)} on GPU predicted" if model.predicted_bytes is not None else "",
         f"{size(model.claimed_gpu_bytes)} of {size(model.claimed_bytes)} on GPU claimed" if model.claimed_bytes else "",
         f"{size(model.measured_bytes)} measured by NVML" if model.measured_bytes is not None else "",
         f"{size(model.runner_bytes)} of host memory held by its runner" if model.runner_bytes else "",

@@ -12,6 +12,7 @@ from llmctl.core.profile import ModelSpec
 from llmctl.errors import NotFound, ServerNotRunning, UsageError
 
 if TYPE_CHECKING:
+    from llmctl.client import Client
     from llmctl.core.profile import Profile
     from llmctl.core.progress import Consent, Progress
     from llmctl.library import Library, LibraryEntry, Removed
@@ -96,6 +97,15 @@ def name_of_file(path: str) -> str:
     stem = re.sub(r"\.gguf$", "", Path(path).name, flags=re.IGNORECASE)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:80] or "model"
     return str(ModelRef.parse(name))
+
+
+def admit(
+    spec: ModelSpec, profile: Profile, running: Running, server: Server, client: Client, allow_offload: bool
+) -> None:
+    """Refuse a download that would not lie where the profile wants it."""
+    from llmctl.workflows import gate
+
+    gate.admit(spec, profile, running, server, client, allow_offload=allow_offload)
 
 
 def pull(

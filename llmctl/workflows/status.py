@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmctl.core.prediction import findings
 from llmctl.errors import ServerNotRunning
 from llmctl.residency import Host, Residency, Wanted
 from llmctl.system import process
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 class ModelStatus:
     """One pinned model. Bytes and times are None where nothing tells them.
 
-    `claimed_bytes` is /api/ps's, `measured_bytes` NVML's of the runner, `runner_bytes` the runner's
-    resident host memory.
+    `predicted_bytes` is what `fit` said that the GPUs would hold, `claimed_bytes` /api/ps's, `measured_bytes`
+    NVML's of the runner, `runner_bytes` the runner's resident host memory.
     """
 
     name: str
@@ -38,6 +39,8 @@ class ModelStatus:
     measured_bytes: int | None
     runner_bytes: int | None
     runner_pid: int | None
+    predicted_bytes: int | None = None
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,10 @@ def model_status(model: ActiveModel, loaded: list[LoadedModel], host: Host, requ
     )
     entry, pid = found.entry, found.runner_pid
     claimed = entry is not None and entry.size_bytes > 0
+    gpu_bytes = entry.size_vram_bytes if entry and claimed else None
+    odd: tuple[str, ...] = ()
+    if model.predicted is not None and entry is not None:
+        odd = findings(model.predicted, gpu_bytes, found.witnesses.buffer_bytes, found.witnesses.measured_bytes)
     return ModelStatus(
         name=model.name,
         alias=model.alias,
@@ -153,10 +160,12 @@ def model_status(model: ActiveModel, loaded: list[LoadedModel], host: Host, requ
         quantization=model.quantization,
         context=entry.context_length if entry else None,
         claimed_bytes=entry.size_bytes if entry and claimed else None,
-        claimed_gpu_bytes=entry.size_vram_bytes if entry and claimed else None,
+        claimed_gpu_bytes=gpu_bytes,
         measured_bytes=found.witnesses.measured_bytes,
         runner_bytes=process.resident_bytes(pid) if pid else None,
         runner_pid=pid,
+        predicted_bytes=model.predicted.total_bytes if model.predicted else None,
+        findings=odd,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from llmctl.errors import EngineMissing, Refused
 from llmctl.residency import Host, Resident, Wanted
 from llmctl.server import ActiveModel, Running, ServerState
 from llmctl.system import devices, files, process
+from llmctl.workflows import gate
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -66,6 +67,7 @@ class Up:
     progress: Progress
     consent: Consent
     update: bool = False
+    allow_offload: bool = False
 
     def run(self) -> UpResult:
         with files.exclusive(self.services.server.paths.state / "up.lock", self.waiting):
@@ -162,6 +164,7 @@ class Up:
         notes: list[str] = []
         changed = started
         for spec in self.profile.models:
+            passed = self.admit(spec, lock, running)
             pinned = self.pin(library, lock, spec, running)
             lock = lock.with_pin(pinned.pin)
             library.write_lock(self.lock_path, lock)
@@ -169,6 +172,8 @@ class Up:
             changed |= pinned.changed
             if spec.resident:
                 model, loaded = self.make_resident(running, pinned, self.context(spec))
+                model = replace(model, predicted=passed.predicted)
+                self.learn(running, model)
                 changed |= loaded
                 active.append(model)
             self.services.server.record(self.state(running, tuple(active)))
@@ -183,6 +188,25 @@ class Up:
             lacks=self.lacks(running, lock),
             notes=tuple(notes),
         )
+
+    def admit(self, spec: ModelSpec, lock: Lock, running: Running) -> gate.Passed:
+        """Refuse, before anything is downloaded, what would not lie where the profile wants it."""
+        known = lock.pin(spec.name)
+        # What runs already has shown where it lies; the proof tells.
+        runs = known is not None and process.runner_of(known.weights_digest, running.pid) is not None
+        client = self.services.client(running.base_url)
+        passed = gate.admit(
+            spec, self.profile, running, self.services.server, client, allow_offload=runs or self.allow_offload
+        )
+        state: StepState = "skipped" if passed.predicted is None else "done"
+        self.progress(Step(f"fit {spec.name}", "fit", state, passed.words))
+        return passed
+
+    def learn(self, running: Running, model: ActiveModel) -> None:
+        """Keep what CUDA took beside the buffers, where NVML and the runner's lines tell."""
+        printed = sum(buffer.size_bytes for buffer in model.buffers or () if not buffer.on_host)
+        if model.runner_pid and printed:
+            gate.learn(self.services.server.paths.state, running.version, model.runner_pid, printed)
 
     def context(self, spec: ModelSpec) -> int:
         return spec.context or self.profile.server.context

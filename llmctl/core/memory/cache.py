@@ -47,8 +47,8 @@ PROVED_CACHES = frozenset(
 NO_NEXTN_CACHE = frozenset({"step35", "hy_v3", "glm-dsa", "deepseek32", "mimo2", *RECURRENT_BY_INTERVAL})
 
 
-def kv_bytes(shape: Shape, settings: Settings, placement: Placement) -> Counter[int]:
-    """Bytes of keys and values by device, all streams together."""
+def kv_bytes(shape: Shape, settings: Settings, placement: Placement, *, sliding: bool | None = None) -> Counter[int]:
+    """Bytes of keys and values by device, all streams together; `sliding` asks for one kind of layers only."""
     total: Counter[int] = Counter()
     if not shape.has_cache:
         return total
@@ -56,7 +56,7 @@ def kv_bytes(shape: Shape, settings: Settings, placement: Placement) -> Counter[
     # Without flash attention the values lie transposed, every layer as wide as the widest.
     widest = max((shape.value_width(layer) for layer in range(shape.layers)), default=0)
     for layer in range(shape.layers):
-        if not has_keys(shape, layer):
+        if not has_keys(shape, layer) or (sliding is not None and shape.sliding[layer] != sliding):
             continue
         device = placement.layers[layer]
         cells = settings.window_cells(shape.window) if shape.sliding[layer] else settings.cells

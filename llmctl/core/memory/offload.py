@@ -44,6 +44,7 @@ class Offload:
     on_gpu: int
     overflowing: int
     full: bool
+    shares: tuple[Share, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def fit(model: Model, free_bytes: Sequence[int], margin_bytes: Sequence[int], me
     targets = [free - margin for free, margin in zip(free_bytes, margin_bytes, strict=True)]
     if all(taken <= target for taken, target in zip(used, targets, strict=True)):
         return Offload(everything, used, model.layers_all + 1, 0, full=True)
-    return _Filling(model, targets, memory).run(margin_surplus=_moe_surplus(model, everything, targets, memory))
+    surplus = _moe_surplus(model, everything, targets, memory)
+    return _Filling(model, targets, memory).run(surplus)
 
 
 def split(model: Model, on_gpu: int, weights: Sequence[float]) -> Placement:
@@ -110,10 +112,10 @@ class _Filling:
         self.shares = [Share() for _ in targets]
         self.used = self.measure(self.shares)
 
-    def run(self, margin_surplus: int) -> Offload:
+    def run(self, surplus: int) -> Offload:
         for device in range(self.last, -1, -1):
             self.fill(device)
-        if self.model.experts and margin_surplus > 0:
+        if self.model.experts and surplus > 0:
             self.convert()
         on_gpu = sum(share.layers for share in self.shares)
         overflowing = sum(share.partial for share in self.shares)
@@ -121,7 +123,7 @@ class _Filling:
         # The list of what overflows goes on to a block that does not exist.
         moved = any(over.layer < self.model.layers_all for over in placement.overflow)
         full = on_gpu == self.model.layers_all + 1 and not moved
-        return Offload(placement, tuple(self.used), on_gpu, overflowing, full)
+        return Offload(placement, tuple(self.used), on_gpu, overflowing, full, tuple(self.shares))
 
     def placement(self, shares: Sequence[Share]) -> Placement:
         """The shares as llama.cpp is told them: a number of layers, a split, and patterns for what overflows."""
