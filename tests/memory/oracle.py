@@ -111,6 +111,8 @@ def _parse(output: bytes) -> Measured | str:
     nodes, splits = _NODES.search(output), _SPLITS.search(output)
     if nodes is None or splits is None:
         refused = _GIVEN_UP.search(output)
-        return (refused.group(1) if refused else output[-2000:]).decode("utf-8", "replace")
-    compute = {match[1].decode(): float(match[2]) for match in _COMPUTE.finditer(output[: splits.end()])}
-    return Measured(compute, int(nodes[1]), int(splits[1]))
+        return (refused.group(1) if refused else output[-4000:]).decode("utf-8", "replace")
+    lines = [(match[1].decode(), float(match[2])) for match in _COMPUTE.finditer(output[: splits.end()])]
+    gpus = [size for name, size in lines if name != "CPU"]
+    compute = {f"RPC{number}": size for number, size in enumerate(gpus)}
+    return Measured(compute | {name: size for name, size in lines if name == "CPU"}, int(nodes[1]), int(splits[1]))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmctl.core.memory.graph.build import Build, Node
-
-QUANTIZED = ("q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
+from llmctl.core.memory.graph.build import QUANTIZED, Build, Node
 
 
 @dataclass(frozen=True)

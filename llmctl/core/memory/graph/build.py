@@ -7,9 +7,10 @@ are expanded, sources first, as in ggml_build_forward_expand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llmctl.core.memory.ggml import tensor_type
+from llmctl.core.memory.graph.repeat import Cut
 from llmctl.core.memory.settings import Placement, Settings
 from llmctl.core.memory.shape import Shape
 
@@ -30,6 +31,8 @@ TYPES = {
     "iq4_nl": (32, 18),
 }
 
+QUANTIZED = ("q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
+
 
 class Node:
     """One tensor. `home` is the device of a weight or a cache (0 the host), None where the graph allocates it.
@@ -49,7 +52,6 @@ class Node:
         "is_weight",
         "kind",
         "op",
-        "pin",
         "seen",
         "shape",
         "size",
@@ -85,7 +87,6 @@ class Node:
         self.is_weight = False
         self.strided = False
         self.seen = False
-        self.pin: int | None = None
         self.device = -1
         self.children = 0
         self.views = 0
@@ -117,8 +118,9 @@ class Build:
         self.layers = range(shape.graph_layers) if layers is None else layers
         self.layer_ends: list[tuple[int, Node]] = []
         self.embedded: Node | None = None
+        self.expert_sums: list[tuple[Node, Node, Node]] = []
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._weights: dict[tuple[str, int], Node] = {}
-        self.pins_norms = placement.full or self.tokens < 32
         self.positions = self.input((self.tokens,), "i32")
         self._output_rows = self.input((self.outputs,), "i32")
 
@@ -219,18 +221,10 @@ class Build:
             x = self.add(x, self.layer_weight(layer, name + ".bias"))
         return x
 
-    def norm(
-        self, x: Node, layer: int, name: str, op: str = "rms_norm", *, pinned: bool = True, common: bool = False
-    ) -> Node:
-        """A norm with its weight, and its bias where there is one. The norm itself stays on its layer's device.
-
-        The weight of a `common` one is not named after the layer.
-        """
-        x = self.same(op, x)
-        if pinned and self.pins_norms:
-            x.pin = self.placement.layers[layer]
+    def norm(self, x: Node, layer: int, name: str, op: str = "rms_norm", *, common: bool = False) -> Node:
+        """A norm with its weight, and its bias where there is one. A `common` one's name does not have the layer."""
         prefix, home = "" if common else f"blk.{layer}.", self.placement.layers[layer]
-        x = self.mul(x, self.weight(f"{prefix}{name}.weight", home))
+        x = self.mul(self.same(op, x), self.weight(f"{prefix}{name}.weight", home))
         if self.shape.has(f"{prefix}{name}.bias"):
             x = self.add(x, self.weight(f"{prefix}{name}.bias", home))
         return x
@@ -246,7 +240,17 @@ class Build:
 
     def layer_output(self, layer: int, x: Node) -> Node:
         self.layer_ends.append((layer, x))
+        self._sizes[layer] = (len(self.nodes), len(self.leafs))
         return x
+
+    def counted(self, left_out: Iterable[Cut]) -> tuple[int, int]:
+        """How many nodes and leafs there are with those of the layers that were left out."""
+        nodes, leafs = len(self.nodes), len(self.leafs)
+        for cut in left_out:
+            last, before = self._sizes[cut.after], self._sizes[cut.after - cut.group]
+            nodes += cut.repeats * (last[0] - before[0])
+            leafs += cut.repeats * (last[1] - before[1])
+        return nodes, leafs
 
     def output_rows(self, x: Node) -> Node:
         return self.get_rows(x, self._output_rows)

@@ -22,7 +22,7 @@ def graph(build: Build) -> None:
         x = residual = build.add(x, residual)
         x = build.norm(x, layer, "ffn_norm")
         x = gated(build, x, layer)
-        x = build.norm(x, layer, "post_ffw_norm", pinned=False)
+        x = build.norm(x, layer, "post_ffw_norm")
         x = build.layer_output(layer, build.add(x, residual))
     x = build.output_norm(x)
     if build.shape.architecture != "gemma-embedding":

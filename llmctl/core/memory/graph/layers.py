@@ -58,9 +58,12 @@ def experts(build: Build, x: Node, layer: int, *, late_softmax: bool = False, no
         x = Node("glu", gate.shape, [gate, up])
     else:
         x = build.same("unary", up)
-    x = build.mul(_expert(build, x, chosen, layer, "ffn_down_exps"), weights)
+    results = _expert(build, x, chosen, layer, "ffn_down_exps")
+    x = build.mul(results, weights)
     build.expand(x)
-    return _sum(build, x, width, tokens)
+    x = _sum(build, x, width, tokens)
+    build.expert_sums.append((x, results, weights))
+    return x
 
 
 def _route(build: Build, x: Node, layer: int, *, late_softmax: bool, normalized: bool) -> tuple[Node, Node]:

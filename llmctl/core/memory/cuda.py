@@ -1,0 +1,60 @@
+"""What CUDA adds to ggml's own rules, as read in ggml/src/ggml-cuda of b10760, and the room that is left for the rest.
+
+Nothing here has been compared with a GPU, so the figures are bounds.
+"""
+
+from __future__ import annotations
+
+from llmctl.core.memory.graph.build import Build, Node
+
+_PADDING = 128
+_MOST_FUSED = 15
+_ROUNDING = 1 << 17
+
+
+def adjusted(build: Build, nodes: list[Node]) -> list[Node]:
+    """The nodes as CUDA allocates them: bigger flash attentions, and what fused sums of experts read kept to their end.
+
+    ggml_backend_cuda_graph_optimize, ggml-cuda.cu:4499.
+    """
+    until = {id(total): (results, weights) for total, results, weights in build.expert_sums}
+    fused = 2 <= build.shape.experts_used <= _MOST_FUSED
+    ordered: list[Node] = []
+    for node in nodes:
+        ordered.append(node)
+        if node.op == "flash_attn" and node.device:
+            node.size = _with_half_copies(node)
+        elif fused and node.device and id(node) in until:
+            results, weights = until[id(node)]
+            kept = Node("none", results.shape, [results, weights], base=results, size=0)
+            kept.device = node.device
+            ordered.append(kept)
+    return ordered
+
+
+def _with_half_copies(node: Node) -> int:
+    """A flash attention over batches works on f16 copies of keys and values of other types.
+
+    ggml_cuda_flash_attn_ext_get_f16_extra_data, fattn-common.cuh.
+    """
+    size = node.size
+    for source in node.sources[1:3]:
+        if source.kind != "f16":
+            size = -(-size // _PADDING) * _PADDING
+            elements = 2
+            for count in source.shape:
+                elements *= count
+            size += elements
+    return size
+
+
+def bounded(build: Build, sizes: dict[int, int]) -> dict[int, int]:
+    """The sizes and what published logs of other builds had on top of them.
+
+    Qwen3 4B took 85.01 MiB where 83.01 were computed, Qwen3 0.6B 32.09 against 30.09: a key of a batch as f32. On the
+    host it was 28.02 against 18.01: two embeddings of a batch.
+    """
+    shape, batch = build.shape, 4 * build.tokens
+    widest = max(shape.key_width(layer) + shape.value_width(layer) for layer in range(shape.layers))
+    on_gpu, on_host = batch * widest, batch * 2 * shape.embedding_length + _ROUNDING
+    return {device: size + (on_gpu if device else on_host) if size else 0 for device, size in sizes.items()}
