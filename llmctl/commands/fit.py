@@ -110,7 +110,15 @@ def fit(
         return ExitCode.OK if result.verdict == "full" else ExitCode.NO
     source = workflow.find(model, store(env, chosen), env.environ)
     asked = workflow.ask(wish, chosen, machine)
-    found = workflow.judge(source, asked, machine, Typed(words, options), table=table, quantizations=quantizations)
+    found = workflow.judge(
+        source,
+        asked,
+        machine,
+        Typed(words, options),
+        quantization=quantization,
+        table=table,
+        quantizations=quantizations,
+    )
     out.show(found, fit_lines)
     return ExitCode.OK if found.verdict == "full" else ExitCode.NO
 

@@ -87,13 +87,22 @@ def predict(cell: Cell, file: Path, free_bytes: int) -> Outcome:
     model = Model(shape, file.stat().st_size)
     gpus = len(cell.targets_mib)
     settings = Settings(
-        cell.context, cell.parallel, cell.ubatch, cell.cache, cell.cache, cell.flash_attention, "rpc" if gpus else "cpu"
+        cell.context,
+        cell.parallel,
+        cell.ubatch,
+        cell.cache,
+        cell.cache,
+        cell.flash_attention,
+        "rpc" if gpus else "cpu",
+        embedding=cell.model in published.EMBEDDING,
     )
     outcome = Outcome()
 
     def measure(placement: Placement) -> list[int]:
         needs = model.needs(settings, placement)
-        assert needs.weights is not None and needs.kv is not None and needs.state is not None
+        assert needs.weights is not None
+        assert needs.kv is not None
+        assert needs.state is not None
         if not outcome.trials:
             outcome.kv_mib = [round(sum(needs.kv.values()) / MIB, 2)]
         compute = needs.compute or {}

@@ -89,6 +89,7 @@ def effective(model: Model, asked: Asked) -> tuple[Settings, tuple[Card, ...]]:
         cache_v=asked.cache,
         flash_attention=asked.flash_attention,
         backend=asked.backend if cards else "cpu",
+        embedding=ollama.is_embedding(shape),
     )
     return settings, cards
 
