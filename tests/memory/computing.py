@@ -11,13 +11,13 @@ import json
 import random
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llmctl.core.memory.compute import Compute, compute_buffers
 from llmctl.core.memory.gguf import parse
-from llmctl.core.memory.settings import Placement, Settings
+from llmctl.core.memory.settings import PARTS, Overflow, Placement, Settings
 from llmctl.core.memory.shape import Shape, from_gguf
 from tests.memory import oracle, published
 
@@ -31,12 +31,17 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """A start of llama-server: `gpus` stand-ins, `on_gpu` layers on them (the output layer is one)."""
+    """A start of llama-server: `gpus` stand-ins, `on_gpu` layers on them (the output layer is one).
+
+    The experts of the first `experts_on_host` layers lie on the host, and of the next layer the tensors of `part`.
+    """
 
     model: str
     settings: Settings
     gpus: int = 0
     on_gpu: int = 0
+    experts_on_host: int = 0
+    part: str = ""
 
     @property
     def arguments(self) -> list[str]:
@@ -54,6 +59,10 @@ class Cell:
         if self.gpus:
             flags["-ngl"] = self.on_gpu
             flags["-ts"] = ",".join(["1"] * self.gpus)
+        if self.experts_on_host:
+            named = [(layer, PARTS["experts"].pattern) for layer in range(self.experts_on_host)]
+            named += [(self.experts_on_host, PARTS[self.part].pattern)] if self.part else []
+            flags["-ot"] = "|".join(rf"blk\.{layer}\.{pattern}" for layer, pattern in named) + "=CPU"
         words = [str(word) for pair in flags.items() for word in pair]
         words += ["--kv-unified"] if settings.unified else []
         return words + (["--embedding"] if settings.embedding else [])
@@ -63,7 +72,9 @@ class Cell:
         on_gpu = min(self.on_gpu, layers + 1)
         first = layers + 1 - on_gpu
         devices = [0] * first + [1 + index * self.gpus // on_gpu for index in range(on_gpu)]
-        return Placement(tuple(devices[:layers]), devices[layers], gpus=self.gpus)
+        moved = [Overflow(layer, "experts", 0) for layer in range(self.experts_on_host)]
+        moved += [Overflow(self.experts_on_host, self.part, 0)] if self.part else []
+        return Placement(tuple(devices[:layers]), devices[layers], tuple(moved), self.gpus)
 
 
 def cells() -> list[Cell]:
@@ -73,7 +84,18 @@ def cells() -> list[Cell]:
         _cell(chance, name, model, number)
         for name, model in published.MODELS.items()
         for number in range(_PER_MODEL if name not in published.EMBEDDING else 4)
+    ] + [
+        _overflowing(chance, name, model)
+        for name, model in published.MODELS.items()
+        for _ in range(6)
+        if "expert_count" in model.more and name not in published.EMBEDDING
     ]
+
+
+def _overflowing(chance: random.Random, name: str, model: published.Model) -> Cell:
+    cell = _cell(chance, name, model, 1)
+    part = chance.choice(("", "feed_forward", "gate_and_down", "down"))
+    return replace(cell, experts_on_host=chance.randint(1, model.layers - 2), part=part)
 
 
 def _cell(chance: random.Random, name: str, model: published.Model, number: int) -> Cell:
@@ -125,22 +147,28 @@ def mebibytes(bytes_by_device: dict[int, int]) -> dict[str, float]:
 
 
 def predict(folder: Path) -> None:
-    records = []
+    """Write down what is expected of the cells that are not in the record yet."""
+    records = load() if RECORD.exists() else []
+    known = {cell_of(record) for record in records}
     for cell in cells():
+        if cell in known:
+            continue
         path = folder / f"{cell.model}.gguf"
         if not path.exists():
             published.write(published.MODELS[cell.model], path)
         compute = predicted(cell, shape_of(path))
         prediction = _row(mebibytes(compute.bytes), compute.nodes, compute.splits) if not compute.refused else "refused"
-        records.append(
-            {"model": cell.model, "settings": asdict(cell.settings), "gpus": cell.gpus, "on_gpu": cell.on_gpu}
-            | {"command": ["llama-server", *cell.arguments], "predicted": prediction, "measured": None}
-        )
+        facts = {
+            name: value for name, value in asdict(cell).items() if value not in (0, "") or name in ("gpus", "on_gpu")
+        }
+        facts["command"] = ["llama-server", *cell.arguments]
+        records.append(facts | {"predicted": prediction, "measured": None})
     _save(records)
 
 
 def cell_of(record: Record) -> Cell:
-    return Cell(record["model"], Settings(**record["settings"]), record["gpus"], record["on_gpu"])
+    facts = {name: record[name] for name in ("gpus", "on_gpu", "experts_on_host", "part") if name in record}
+    return Cell(record["model"], Settings(**record["settings"]), **facts)
 
 
 def measured(cell: Cell, path: Path, server: Path) -> Row | str:

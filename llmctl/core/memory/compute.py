@@ -75,10 +75,12 @@ def compute_buffers(shape: Shape, settings: Settings, placement: Placement, *, w
 def _kinds(shape: Shape, settings: Settings, placement: Placement) -> list[Hashable]:
     """What the graph shows of each layer. The last one is alone: only its outputs go on."""
     sizes = settings.backend == "cuda" and not placement.full
-    moved = {over.layer for over in placement.overflow}
+    moved: dict[int, tuple[tuple[str, int], ...]] = {}
+    for over in placement.overflow:
+        moved[over.layer] = (*moved.get(over.layer, ()), (over.part, over.device))
     alike = shape.layer_kinds(sizes)
     kinds: list[Hashable] = [
-        (alike[layer], placement.layers[layer], layer if layer in moved else -1) for layer in range(shape.graph_layers)
+        (alike[layer], placement.layers[layer], moved.get(layer)) for layer in range(shape.graph_layers)
     ]
     kinds[-1] = "last"
     return kinds

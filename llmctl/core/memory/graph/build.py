@@ -194,6 +194,16 @@ class Build:
     def view(self, x: Node, shape: tuple[int, ...], op: str = "view", size: int = -1) -> Node:
         return Node(op, shape, [x], x.kind, base=x, size=size)
 
+    def part(self, x: Node, shape: tuple[int, ...]) -> Node:
+        """A view of a part of each row. A copy of it is as long as from its first element to its last."""
+        per_row = 1
+        for count in shape[:-1]:
+            per_row *= count
+        length = TYPES[x.kind][1]
+        node = self.view(x, shape, size=length * ((shape[-1] - 1) * x.shape[0] + per_row))
+        node.strided = True
+        return node
+
     def reshape(self, x: Node, *shape: int) -> Node:
         return Node("reshape", shape, [x], x.kind, base=x)
 

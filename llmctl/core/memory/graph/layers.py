@@ -16,9 +16,7 @@ def qkv(build: Build, x: Node, layer: int) -> tuple[Node, Node, Node]:
     )
     if build.has(layer, "attn_qkv.weight"):
         whole = build.linear(x, layer, "attn_qkv")
-        q, k, v = (build.view(whole, form) for form in forms)
-        for part in (q, k, v):
-            part.strided = True
+        q, k, v = (build.part(whole, form) for form in forms)
         return q, k, v
     q, k, v = (build.linear(x, layer, name) for name in ("attn_q", "attn_k", "attn_v"))
     return build.reshape(q, *forms[0]), build.reshape(k, *forms[1]), build.reshape(v, *forms[2])
@@ -72,7 +70,7 @@ def _route(build: Build, x: Node, layer: int, *, late_softmax: bool, normalized:
     if not late_softmax:
         scores = build.same("soft_max", scores)
     order = Node("argsort", scores.shape, [scores], "i32")
-    chosen = build.view(order, (used, tokens))
+    chosen = build.part(order, (used, tokens))
     weights = Node("get_rows", (1, used, tokens), [build.reshape(scores, 1, count, tokens), chosen])
     if late_softmax:
         weights = build.same("soft_max", build.reshape(weights, used, tokens))
