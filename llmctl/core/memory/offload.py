@@ -242,17 +242,13 @@ class _Filling:
             trial_start += 1
         target = device + 2 if device < self.last else 0
 
-        def with_part(part: str, target: int) -> list[Share]:
+        def with_part(part: str) -> list[Share]:
             return self.with_share(trial, device, replace(trial[device], part=part, target=target))
 
-        if self.accept(with_part("gate_and_down", target), device):
-            self.accept(with_part("down", target), device)
+        if self.accept(with_part("gate_and_down"), device):
+            self.accept(with_part("down"), device)
             return trial_start
-        # llama.cpp measures this last one as if it overflowed to the host, wherever it then goes.
-        if self.accept(with_part("feed_forward", 0), device):
-            self.shares = with_part("feed_forward", target)
-            return trial_start
-        return start
+        return trial_start if self.accept(with_part("feed_forward"), device) else start
 
     def accept(self, trial: list[Share], device: int) -> bool:
         used = self.measure(trial)
