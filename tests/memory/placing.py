@@ -116,7 +116,8 @@ def predict(cell: Cell, file: Path, free_bytes: int) -> Outcome:
     if not gpus:
         measure(Placement((0,) * shape.layers, 0))
         return outcome
-    margins = [free_bytes - target * MIB for target in cell.targets_mib]
+    # llama-server takes the margin in whole MiB.
+    margins = [(free_bytes // MIB - target) * MIB for target in cell.targets_mib]
     counted = offload.Model(shape.layers, shape.graph_layers, shape.experts)
     found = offload.fit(counted, [free_bytes] * gpus, margins, measure)
     if not (found.full and len(outcome.trials) == 1):
