@@ -183,8 +183,21 @@ def _key(name: str, value: str | int | float | bool) -> bytes:
     return gguf.key(name, gguf.F32, struct.pack("<f", value))
 
 
+def header(model: Model) -> bytes:
+    """The file without its weights."""
+    return _laid_out(model)[0]
+
+
 def write(model: Model, path: Path) -> Path:
     """The sparse file of a model."""
+    data, weights = _laid_out(model)
+    with path.open("wb") as file:
+        file.write(data)
+        file.truncate(len(data) + weights)
+    return path
+
+
+def _laid_out(model: Model) -> tuple[bytes, int]:
     offset, tensors = 0, []
     for name, kind, shape in _BUILDERS.get(model.architecture, _decoder)(model):
         type_id, block, size = _TYPES[kind]
@@ -195,11 +208,7 @@ def write(model: Model, path: Path) -> Path:
         for length in shape:
             elements *= length
         offset += -(-(elements // block * size) // 32) * 32
-    header = gguf.file([_key(name, value) for name, value in _keys(model).items()], tensors)
-    with path.open("wb") as file:
-        file.write(header)
-        file.truncate(len(header) + offset)
-    return path
+    return gguf.file([_key(name, value) for name, value in _keys(model).items()], tensors), offset
 
 
 def _with(*options: str) -> frozenset[str]:
