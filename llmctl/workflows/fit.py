@@ -14,7 +14,7 @@ from llmctl.core.memory import shape, solve
 from llmctl.core.memory.decide import Asked, Card, Host
 from llmctl.core.memory.fit import Fit, Typed
 from llmctl.core.memory.needs import Model
-from llmctl.core.memory.ollama import DEFAULT_MARGIN
+from llmctl.core.memory.ollama import DEFAULT_MARGIN, flash_attention
 from llmctl.core.model import ModelRef, looks_like_path
 from llmctl.errors import NotFound, UsageError
 
@@ -154,7 +154,8 @@ def ask(wish: Wish, profile: Profile | None, machine: Machine, spec: ModelSpec |
         parallel=wish.parallel or (server.parallel if server else 1),
         cache=wish.kv_cache or (server.kv_cache if server else "f16"),
         batch=wish.batch,
-        flash_attention=wish.flash_attention or (server.flash_attention if server else "auto"),
+        flash_attention=wish.flash_attention
+        or flash_attention(server.flash_attention if server else "auto", wish.backend),
         backend=wish.backend,
         cards=() if wish.backend == "cpu" else machine.cards,
         margin_bytes=margin,

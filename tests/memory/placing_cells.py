@@ -21,7 +21,9 @@ def _cells() -> list[Cell]:
         cache = ("f16", "q8_0", "q4_0", "bf16", "q5_1", "q5_0", "q4_1", "iq4_nl")[number % 8]
         found.append(Cell(model, 8192, 1, 1024, cache, targets_mib=(5000,)))
         found.append(Cell(model, 4096, 2, 1024, "f16", "off", targets_mib=(7000,)))
-        found.append(Cell(model, 8192, 4, 1024, "q8_0", "on", targets_mib=(9000,)))
+        # b10760 itself ends on Phi with several quantized streams: the graph has more nodes than the scheduler's table.
+        streams = 1 if model.startswith("phi") else 4
+        found.append(Cell(model, 8192, streams, 1024, "q8_0", "on", targets_mib=(9000,)))
         found.append(Cell(model, 4096, targets_mib=(4000, 2500)))
     for model in ("llama-3.3-70b", "gemma-3-27b", "glm-4-32b", "command-r-plus"):
         found += [Cell(model, 4096, targets_mib=(target,)) for target in (23000, 12000, 47000, 1000)]

@@ -236,6 +236,7 @@ MODELS = {
     "qwen3-0.6b": Model("qwen3", 28, 1024, 16, 8, 128, 3072, 151936, 40960, tied=True, options=_with("qk_norm")),
     "qwen3-4b": Model("qwen3", 36, 2560, 32, 8, 128, 9728, 151936, 40960, tied=True, options=_with("qk_norm")),
     "qwen3-8b": Model("qwen3", 36, 4096, 32, 8, 128, 12288, 151936, 40960, options=_with("qk_norm")),
+    "qwen3-14b": Model("qwen3", 40, 5120, 40, 8, 128, 17408, 151936, 40960, options=_with("qk_norm")),
     "qwen3-32b": Model("qwen3", 64, 5120, 64, 8, 128, 25600, 151936, 40960, options=_with("qk_norm")),
     "qwen3-30b-a3b": Model(
         "qwen3moe", 48, 2048, 32, 4, 128, 6144, 151936, 40960, options=_with("qk_norm"),

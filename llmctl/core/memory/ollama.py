@@ -31,6 +31,12 @@ def is_embedding(shape: Shape) -> bool:
     return "pooling_type" in shape.keys
 
 
+def flash_attention(setting: str, backend: str) -> str:
+    """What llama-server is told where the server's setting is `auto`: off for a device that Ollama does not list
+    as able to (v0.34.0 ml/device.go:301), which an RPC device is not."""
+    return "off" if setting == "auto" and backend == "rpc" else setting
+
+
 def slots(shape: Shape, parallel: int) -> int:
     """The slots that the model gets of those that the server has."""
     return 1 if is_embedding(shape) or shape.architecture in ONE_SLOT else parallel
