@@ -91,6 +91,31 @@ def test_on_cuda_the_bound_is_not_below_a_published_log(
     assert found.bytes[0] >= host_mib * MIB
 
 
+@pytest.mark.parametrize(
+    ("model", "settings", "exactness"),
+    [
+        ("llama-3.1-8b", Settings(4096, cache_k="q8_0", cache_v="q8_0"), "bound"),
+        ("llama-3.1-8b", Settings(4096, cache_k="q8_0"), "bound"),
+        ("llama-3.1-8b", Settings(4096, cache_k="q8_0", flash_attention="on"), "unknown"),
+        ("llama-3.1-8b", Settings(4096, cache_k="q5_1", cache_v="q5_1"), "unknown"),
+        ("bge-small", Settings(512, embedding=True), "bound"),
+    ],
+)
+def test_what_cuda_would_leave_to_the_host_has_no_figure(model: str, settings: Settings, exactness: str) -> None:
+    shape = shape_of(model)
+    assert compute_buffers(shape, settings, Placement.last(shape.layers, 99)).exactness == exactness
+
+
+def test_where_cuda_lacks_a_head_length_auto_counts_without_flash_attention() -> None:
+    """BGE's heads of 32: the scores of all heads are laid out."""
+    shape, placement = shape_of("bge-small"), Placement.last(12, 13)
+    sizes = [
+        compute_buffers(shape, Settings(512, backend=backend, embedding=True), placement).bytes[1]
+        for backend in ("rpc", "cuda")
+    ]
+    assert sizes[1] > 2 * sizes[0]
+
+
 def test_an_unknown_architecture_has_no_figure() -> None:
     shape = replace(shape_of("llama-3.2-1b"), architecture="unheard-of")
     found = compute_buffers(shape, Settings(4096), Placement.last(16, 17))
@@ -158,6 +183,8 @@ SETTINGS = st.builds(
     cache_k=st.sampled_from(("f16", "q8_0", "q4_0")),
     flash_attention=st.sampled_from(("on", "off")),
     backend=st.sampled_from(("rpc", "cuda")),
+).map(
+    lambda chosen: chosen if chosen.backend == "rpc" else replace(chosen, cache_v=chosen.cache_k, flash_attention="on")
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from llmctl.core.memory.graph.build import Node
+from llmctl.core.memory.graph.node import Node
 
 _ENDLESS = 1 << 62
 _IN_PLACE = frozenset(

@@ -6,9 +6,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 
+from llmctl.core.memory import cuda
 from llmctl.core.memory.alloc import reserve
-from llmctl.core.memory.cuda import adjusted, bounded
-from llmctl.core.memory.graph.build import Build, MissingTensor, Node
+from llmctl.core.memory.graph.build import Build, MissingTensor
+from llmctl.core.memory.graph.node import Node
 from llmctl.core.memory.graph.repeat import Cut, cuts, kept
 from llmctl.core.memory.refusals import refusal, too_many_nodes
 from llmctl.core.memory.schedule import HOST, Rules, schedule
@@ -88,16 +89,19 @@ def _kinds(shape: Shape, settings: Settings, placement: Placement) -> list[Hasha
 
 def _emulated(shape: Shape, settings: Settings, placement: Placement, left_out: Sequence[Cut]) -> Compute | None:
     """None where layers are left out although the allocator's state does not repeat."""
-    build = Build(shape, settings, placement, kept(shape.graph_layers, left_out))
+    flash = cuda.flash_attention(shape, settings) if settings.backend == "cuda" and settings.flash else settings.flash
+    if flash is None:
+        return Compute({}, "unknown")
+    build = Build(shape, settings, placement, kept(shape.graph_layers, left_out), flash=flash)
     import_module(f"llmctl.core.memory.graph.{FAMILIES[shape.architecture]}").graph(build)
     nodes, leafs = build.counted(left_out)
     ordered, kept_leafs, splits, alignments = _scheduled(build)
     sizes, states = reserve(ordered, kept_leafs, alignments, build.layer_ends if left_out else ())
     if not all(cut.holds(states) for cut in left_out):
         return None
-    exactness = "exact"
+    exactness = "bound" if build.scaled else "exact"
     if settings.backend == "cuda":
-        sizes, exactness = bounded(build, sizes), "bound"
+        sizes, exactness = cuda.bounded(build, sizes), "bound"
     refused = too_many_nodes(shape, nodes, leafs)
     return Compute(sizes, exactness, nodes, 0 if left_out else splits, refused)
 
@@ -114,4 +118,4 @@ def _scheduled(build: Build) -> tuple[list[Node], list[Node], int, dict[int, int
     pipeline = placement.full and placement.devices > 1 and not placement.overflow
     rules = Rules(stages_weights=settings.backend == "cuda", copies=4 if pipeline else 1)
     ordered, leafs, splits = schedule(build.nodes, build.leafs, rules)
-    return (adjusted(build, ordered) if settings.backend == "cuda" else ordered), leafs, splits, alignments
+    return (cuda.adjusted(build, ordered) if settings.backend == "cuda" else ordered), leafs, splits, alignments

@@ -5,11 +5,28 @@ Nothing here has been compared with a GPU, so the figures are bounds.
 
 from __future__ import annotations
 
-from llmctl.core.memory.graph.build import Build, Node
+from llmctl.core.memory.graph.build import Build
+from llmctl.core.memory.graph.node import QUANTIZED, Node
+from llmctl.core.memory.settings import Settings
+from llmctl.core.memory.shape import Shape
 
 _PADDING = 128
 _MOST_FUSED = 15
 _ROUNDING = 1 << 17
+_FLASH_TYPES = {"f16", "bf16", "q8_0", "q4_0"}
+_FLASH_LENGTHS = {40, 64, 72, 80, 96, 112, 128, 256}
+
+
+def flash_attention(shape: Shape, settings: Settings) -> bool | None:
+    """Whether CUDA computes it (ggml_cuda_get_best_fattn_kernel, fattn.cu:358). None: the host would have to.
+
+    With `auto` it is then switched off, but for quantized values, which need it.
+    """
+    kinds = {settings.cache_k, settings.cache_v} if shape.has_cache else {"f16"}
+    lengths = set(shape.key_lengths) | set(shape.value_lengths)
+    if len(kinds) == 1 and kinds <= _FLASH_TYPES and len(lengths) == 1 and lengths <= _FLASH_LENGTHS:
+        return True
+    return False if settings.flash_attention == "auto" and settings.cache_v not in QUANTIZED else None
 
 
 def adjusted(build: Build, nodes: list[Node]) -> list[Node]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmctl.core.memory.graph.build import QUANTIZED, TYPES
+from llmctl.core.memory.graph.node import QUANTIZED, TYPES
 from llmctl.core.memory.settings import Settings
 from llmctl.core.memory.shape import Shape
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llmctl.core.memory.graph.build import VIEWS, Node
+from llmctl.core.memory.graph.node import VIEWS, Node
 
 HOST, UNKNOWN = 0, -1
 

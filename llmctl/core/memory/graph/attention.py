@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmctl.core.memory.graph.build import QUANTIZED, Build, Node
+from llmctl.core.memory.graph.build import Build
+from llmctl.core.memory.graph.node import QUANTIZED, Node
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Attention:
         for node in (q, k, v) if self._windowed else (q, v, k):
             build.expand(node)
         k, v = self._stored(layer, cache, k, v)
-        x = self._scores(layer, q, k, v, cache.mask, sinks, transposed=not build.flash)
+        x = self._scores(layer, q, k, v, cache.mask, sinks, transposed=not build.settings.flash)
         if cache.value_rotation is not None:
             x = self._rotate(x, cache.value_rotation)
         return build.linear(x, layer, output)
@@ -59,7 +60,7 @@ class Attention:
     def _new_cache(self, layer: int) -> _Cache:
         build, shape, settings = self._build, self._build.shape, self._build.settings
         cells = settings.window_cells(shape.window) if shape.sliding[layer] else settings.cells
-        value_rows = build.tokens if build.flash else build.tokens * self._widest_value
+        value_rows = build.tokens if settings.flash else build.tokens * self._widest_value
         return _Cache(
             cells=cells,
             mask=self._input_mask(cells, self._streams),
@@ -110,17 +111,17 @@ class Attention:
         """Write the batch's keys and values into the cache, and look at the whole of it."""
         build, shape, settings, streams = self._build, self._build.shape, self._build.settings, self._streams
         home = build.placement.layers[layer]
-        wide = shape.value_width(layer) if build.flash else self._widest_value
+        wide = shape.value_width(layer) if settings.flash else self._widest_value
         keys = build.external((shape.key_width(layer), cache.cells, streams), settings.cache_k, home)
         values = build.external((wide, cache.cells, streams), settings.cache_v, home)
         self._set_rows(keys, build.view(k, (shape.key_width(layer), build.tokens)), cache.key_rows)
-        if build.flash:
+        if settings.flash:
             self._set_rows(values, build.view(v, (wide, build.tokens)), cache.value_rows)
         else:
             self._set_elements(values, v, wide, cache.value_rows)
         heads, length = shape.kv_heads[layer], shape.value_lengths[layer]
         k = build.view(keys, (shape.key_lengths[layer], heads, cache.cells, streams))
-        order = (length, heads, cache.cells) if build.flash else (cache.cells, heads, length)
+        order = (length, heads, cache.cells) if settings.flash else (cache.cells, heads, length)
         return k, build.view(values, (*order, streams))
 
     def _set_rows(self, cache: Node, rows: Node, index: Node) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llmctl.core.memory.graph.build import Build, Node
+from llmctl.core.memory.graph.build import Build
+from llmctl.core.memory.graph.node import Node
 
 
 def qkv(build: Build, x: Node, layer: int) -> tuple[Node, Node, Node]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmctl.core.memory.graph.attention import Attention
-from llmctl.core.memory.graph.build import Build, Node
+from llmctl.core.memory.graph.build import Build
 from llmctl.core.memory.graph.layers import experts, gated, qkv
+from llmctl.core.memory.graph.node import Node
 
 
 def graph(build: Build) -> None:
