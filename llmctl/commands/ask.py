@@ -89,7 +89,17 @@ def ask(
         )
     finally:
         view.end()
+    learn_speed(env, profile, where.model, answer)
     return finish(out, answer, schema, fields, stats)
+
+
+def learn_speed(env: Env, profile: str | None, model: str, answer: Answer) -> None:
+    """What `llmctl fit` tells of the speed from then on."""
+    from llmctl.workflows import gate
+
+    state = env.state_of(profile)
+    known = state.model(model) if state else None
+    gate.learn_speed(env.paths.state, known, answer.completion_tokens, answer.tokens_per_second)
 
 
 def options(max_tokens: int | None, seed: int | None, temperature: float | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from llmctl.core.memory.decide import Asked, Card, Host
 from llmctl.core.memory.fit import Fit, Typed
 from llmctl.core.memory.needs import Model
 from llmctl.core.memory.ollama import DEFAULT_MARGIN, flash_attention
+from llmctl.core.memory.speed import Speed, usual_card
 from llmctl.core.model import ModelRef, looks_like_path
 from llmctl.errors import NotFound, UsageError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from llmctl.core.manifest import Manifest
     from llmctl.core.memory.gguf import Gguf
     from llmctl.core.profile import ModelSpec, Profile
+    from llmctl.system.learnt import Learnt
 
 GIB = 1 << 30
 PROJECTOR_MEDIA_TYPE = "application/vnd.ollama.image.projector"
@@ -44,11 +46,15 @@ class Wish:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to lie on, and which engine's rules hold. `engine_version` None: not known."""
+    """What there is to lie on, and which engine's rules hold. `engine_version` None: not known.
+
+    `learnt` is what this very machine has shown; None where the GPUs are only supposed.
+    """
 
     cards: tuple[Card, ...]
     host: Host
     engine_version: str | None = None
+    learnt: Learnt | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,6 @@ def judge(
 ) -> Fit:
     """The verdict on one model, with its tables where they are asked for."""
     model = source.model()
-    refuse_impossible(model, asked)
     notes: tuple[str, ...] = ()
     if quantization is not None:
         other = solve.as_quantized(model, quantization)
@@ -189,7 +194,8 @@ def judge(
             raise UsageError(f"{source.name} has tensors of an unknown type, so it cannot be computed in another")
         model, notes = other, (f"{quantization} as llama-quantize would make it; a published file may differ",)
     result = verdicts.judge(model, asked, source.name, machine.engine_version, typed)
-    result = replace(result, notes=(*notes, *result.notes))
+    speed = seen_speed(source, result, machine) or result.speed
+    result = replace(result, notes=(*notes, *result.notes), speed=speed)
     if quantizations:
         result = replace(result, quantizations=verdicts.quantizations(model, asked))
     if table:
@@ -197,24 +203,17 @@ def judge(
     return result
 
 
-def refuse_impossible(model: Model, asked: Asked) -> None:
-    """What llama.cpp would not load at all (b10760 src/llama-context.cpp:466 and 3590-3620)."""
-    from llmctl.core.memory.cache import TYPES
-    from llmctl.core.memory.ggml import tensor_type
-
-    if not model.shape.has_cache:
-        return
-    block = tensor_type(TYPES[asked.cache]).block_elements
-    if block == 1:
-        return
-    if asked.flash_attention == "off":
-        raise UsageError(f"a {asked.cache} cache needs flash attention", "llmctl fit --flash-attention auto")
-    odd = {length for length in (*model.shape.key_lengths, *model.shape.value_lengths) if length % block}
-    if odd:
-        raise UsageError(
-            f"a {asked.cache} cache has blocks of {block}, and this model's heads of {min(odd)} are no multiple",
-            "llmctl fit --kv-cache f16",
-        )
+def seen_speed(source: Source, result: Fit, machine: Machine) -> Speed | None:
+    """What answers of this model have shown here, where it lay as it would; None where there were none."""
+    if machine.learnt is None or source.digest is None:
+        return None
+    gpus = any(device.kind == "gpu" for device in result.devices)
+    place = {"full": "gpu" if gpus else "cpu", "partial": "partial", "no": "cpu"}.get(result.verdict, "")
+    seen = machine.learnt.tokens_per_second(source.digest, place)
+    if seen is None:
+        return None
+    middle, answers = seen
+    return Speed(middle, middle, None, None, None, f"measured here, the middle of {answers} answers")
 
 
 def together(
@@ -224,12 +223,18 @@ def together(
     cards, found = machine.cards, []
     for source, spec in sources:
         now = replace(machine, cards=cards)
-        result = judge(source, ask(wish, profile, now, spec), now, replace(typed, words=f"{typed.words} {source.name}"))
+        result = judge(source, ask(wish, profile, now, spec), now, _alone(typed, source, cards))
         found.append(result)
         cards = tuple(_less(card, result) for card in cards)
     order = ("no", "unknown", "partial", "full")
     worst = min((result.verdict for result in found), key=order.index, default="full")
     return Together(worst, tuple(found))
+
+
+def _alone(typed: Typed, source: Source, cards: Sequence[Card]) -> Typed:
+    """The command that asks about one of several models, on what the others leave."""
+    left = ",".join(f"{card.free_bytes >> 20}MiB" for card in cards) or "none"
+    return Typed(f"{typed.words} {shlex.quote(source.name)}", {**typed.options, "--gpu": left})
 
 
 def _less(card: Card, result: Fit) -> Card:
@@ -248,7 +253,8 @@ def parse_cards(text: str, backend: str, learnt_runtime: int | None = None) -> t
         size = parse_size(part.strip())
         if size is None:
             raise UsageError(f"--gpu {text!r}: {part!r} is no amount such as 24GiB or 23860MiB", "llmctl fit --help")
-        cards.append(Card(f"GPU {number}", None, size, runtime_bytes(backend, learnt_runtime)))
+        name = f"GPU {number} (as an {usual_card(size)})" if backend == "cuda" else f"GPU {number}"
+        cards.append(Card(name, None, size, runtime_bytes(backend, learnt_runtime)))
     return tuple(cards)
 
 
@@ -276,4 +282,13 @@ def this_machine(backend: str, state: Path, engine_version: str | None, *, look:
         runtime = runtime_bytes(backend, known.runtime_bytes(engine, inventory.driver_version, gpu.name))
         free = gpu.total_bytes if gpu.free_bytes is None else gpu.free_bytes
         cards.append(Card(gpu.name, gpu.total_bytes, free, runtime))
-    return Machine(tuple(cards), memory, engine_version)
+    return Machine(distinct(cards), memory, engine_version, known)
+
+
+def distinct(cards: Sequence[Card]) -> tuple[Card, ...]:
+    """The cards with names that tell them apart."""
+    names = [card.name for card in cards]
+    return tuple(
+        replace(card, name=f"{card.name} #{number}") if names.count(card.name) > 1 else card
+        for number, card in enumerate(cards)
+    )

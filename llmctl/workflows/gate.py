@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from llmctl.core.memory.fit import Fit
     from llmctl.core.prediction import Predicted
     from llmctl.core.profile import ModelSpec, Profile
-    from llmctl.server import Running, Server
+    from llmctl.server import ActiveModel, Running, Server
     from llmctl.system.devices import Device
 
 # Names of the engine's devices begin with their back end: CUDA0, ROCm0, Vulkan0, RPC0.
 RPC = "RPC"
+TELLING_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def machine(
         runtime = fit.runtime_bytes(backend, seen_runtime)
         # The engine has paid the runtime before it says what is free.
         cards.append(Card(name, device.total_bytes, device.free_bytes + runtime, runtime))
-    return fit.Machine(tuple(cards), host(), version), backend, was_learnt
+    return fit.Machine(fit.distinct(cards), host(), version), backend, was_learnt
 
 
 def host() -> Host:
@@ -96,7 +98,7 @@ def check(
     model = source.model()
     decision = decide(model, asked)
     if decision.verdict == "no" or (decision.verdict == "partial" and require == "full"):
-        typed = Typed(f"llmctl fit {source.name}", {"--profile": profile.reference})
+        typed = Typed(f"llmctl fit {shlex.quote(source.name)}", {"--profile": profile.reference})
         raise refusal(fit.judge(source, asked, here, typed), spec.name)
     return Passed(
         decision.verdict, words(model, decision.verdict), witness.predicted(model, decision, runtime_learnt=learnt)
@@ -110,6 +112,9 @@ def words(model: Model, verdict: str) -> str:
 
 
 def refusal(result: Fit, name: str) -> Refused:
+    refused = next((note for note in result.notes if note.startswith("the engine would not start")), None)
+    if refused:
+        return Refused(f"{name}: {refused}", f"llmctl fit {shlex.quote(result.model.name)}", code="does_not_fit")
     gpu = result.devices[0]
     layers = result.layers
     free = gpu.free_bytes or 0
@@ -161,4 +166,15 @@ def learn(state: Path, version: str, runner_pid: int, buffers_bytes: int) -> Non
         return
     known = learnt.read(state)
     known.add_runtime(version, inventory.driver_version, inventory.gpus[0].name, held[0] - buffers_bytes)
+    learnt.write(state, known)
+
+
+def learn_speed(state: Path, model: ActiveModel | None, tokens: int, tokens_per_second: float | None) -> None:
+    """Note how fast an answer came. A short one says more about its start than about its speed."""
+    from llmctl.system import learnt
+
+    if model is None or tokens_per_second is None or tokens < TELLING_TOKENS:
+        return
+    known = learnt.read(state)
+    known.add_speed(model.weights_digest, model.place, tokens_per_second)
     learnt.write(state, known)

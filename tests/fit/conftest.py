@@ -39,7 +39,7 @@ def fit(home: Path) -> Fit:
         code = main(["fit", *arguments], Env({**os.environ, **environ}, io.StringIO(), out, err))
         for stream in (out, err):
             stream.flush()
-        return Said(code, *(stream.buffer.getvalue().decode(encoding) for stream in (out, err)))  # type: ignore[attr-defined]
+        return Said(code, *(stream.buffer.getvalue().decode(encoding) for stream in (out, err)))
 
     return run
 

@@ -119,7 +119,6 @@ def test_a_file_that_is_no_gguf_is_an_error_with_its_name(tmp_path: Path, fit: F
         ["--gpu", "much"],
         ["--kv-cache", "q9_9"],
         ["--backend", "metal"],
-        ["--flash-attention", "off", "--kv-cache", "q8_0"],
         ["--quantization", "Q1"],
     ],
 )

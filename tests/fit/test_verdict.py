@@ -123,7 +123,7 @@ def test_no_layer_on_the_gpu_is_no(fit: Fit, shapes: dict[str, Path]) -> None:
 
 def test_ollama_takes_one_of_two_gpus_where_that_is_enough(fit: Fit, shapes: dict[str, Path]) -> None:
     found = fit(str(shapes["llama-3.1-8b"]), "--gpu", "20GiB,24GiB", "--context", "4096", "--json").json
-    assert [device["name"] for device in found["devices"]] == ["GPU 1", "host"]
+    assert [device["name"].split(" (")[0] for device in found["devices"]] == ["GPU 1", "host"]
     both = fit(str(shapes["llama-3.3-70b"]), "--gpu", "24GiB,24GiB", "--context", "4096", "--json").json
     assert (both["verdict"], len(both["devices"])) == ("full", 3)
 
@@ -252,3 +252,51 @@ def test_a_placement_of_nothing_uses_nothing(shapes: dict[str, Path]) -> None:
     needs = model.needs(Settings(4096, backend="cpu"), Placement((0,) * 16, 0))
     assert needs.total(1) == 0
     assert Host().room_bytes is None
+
+
+def test_the_resident_models_of_a_profile_are_judged_together(
+    tmp_path: Path, fit: Fit, shapes: dict[str, Path]
+) -> None:
+    profile = tmp_path / "two.yaml"
+    models = "".join(
+        f"  - {{name: m{number}, source: {shapes[name]}}}\n" for number, name in enumerate(("llama-3.2-1b", "qwen3-8b"))
+    )
+    profile.write_text(f"schema: 1\nserver: {{max_loaded: 2}}\nmodels:\n{models}")
+    said = fit("--profile", str(profile), "--gpu", "16GiB", "--json")
+    assert (said.code, said.json["verdict"], len(said.json["models"])) == (0, "full", 2)
+    first, second = (model["devices"][0] for model in said.json["models"])
+    assert second["free_bytes"] == first["free_bytes"] - first["used_bytes"]
+    tight = fit("--profile", str(profile), "--gpu", "8GiB", "--json")
+    assert (tight.code, tight.json["verdict"]) == (5, "partial")
+    for way in tight.json["models"][1]["ways_out"]:
+        assert fit(*shlex.split(way["command"])[2:], "--json").json["verdict"] == "full", way
+
+
+def test_what_ask_showed_here_replaces_the_roofline(tmp_path: Path, shapes: dict[str, Path]) -> None:
+    from llmctl.core.memory.fit import Typed
+    from llmctl.system import learnt
+    from llmctl.workflows import fit as workflow
+
+    known = learnt.Learnt()
+    for speed in (30.0, 41.0, 40.0):
+        known.add_speed("sha256:abc", "gpu", speed)
+    learnt.write(tmp_path / "state", known)
+    source = workflow.Source("m", header(shapes["llama-3.2-1b"]), digest="sha256:abc")
+    machine = workflow.Machine((Card("RTX 3090", None, 20 * GIB),), Host(), learnt=learnt.read(tmp_path / "state"))
+    found = workflow.judge(source, asked(20 * GIB), machine, Typed("llmctl fit m", {}))
+    assert found.speed is not None
+    assert (found.speed.tokens_per_second_low, found.speed.tokens_per_second_high) == (40.0, 40.0)
+    assert "3 answers" in found.speed.basis
+
+
+def test_what_the_engine_would_refuse_is_no_with_the_reason(fit: Fit, shapes: dict[str, Path]) -> None:
+    options = ["--gpu", "24GiB", "--context", "4096", "--flash-attention", "off", "--kv-cache", "q8_0", "--json"]
+    said = fit(str(shapes["llama-3.2-1b"]), *options)
+    assert (said.code, said.json["verdict"]) == (5, "no")
+    assert any("would not start" in note for note in said.json["notes"])
+    assert fit(str(shapes["phi-4-14b"]), "--gpu", "80GiB", "--context", "8192", "--parallel", "4").code == 0
+    crowded = fit(
+        str(shapes["phi-4-14b"]), "--gpu", "80GiB", "--context", "8192", "--parallel", "4", "--kv-cache", "q8_0"
+    )
+    assert crowded.code == 5
+    assert "would not start" in crowded.out

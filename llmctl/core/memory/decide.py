@@ -10,6 +10,9 @@ from llmctl.core.memory.cache import cache_known, kv_bytes, state_bytes
 from llmctl.core.memory.needs import Model, Needs
 from llmctl.core.memory.settings import Placement, Settings
 
+# Less than any card could lack: the engine does not start at all.
+NEVER = -(1 << 62)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -114,6 +117,8 @@ class Everything:
     @property
     def spare_bytes(self) -> int | None:
         """What stays free above the margin on the tightest device; negative where it does not fit."""
+        if self.needs.refused:
+            return NEVER
         if self.rooms is None or self.used_bytes is None:
             return None
         return min(
@@ -145,7 +150,7 @@ def decide(model: Model, asked: Asked) -> Decision:
     settings, cards, placement, needs = whole.settings, whole.cards, whole.placement, whole.needs
     if whole.spare_bytes is None:
         return Decision(settings, cards, None, placement, needs)
-    if not cards:
+    if not cards or needs.refused:
         found = offload.Offload(placement, (), 0, 0, full=whole.spare_bytes >= 0)
         return Decision(settings, cards, found, placement, needs)
     found = offload.fit(

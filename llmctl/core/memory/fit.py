@@ -249,6 +249,8 @@ def notes(model: Model, asked: Asked, decision: Decision, version: str | None) -
     shape, settings, found = model.shape, decision.settings, []
     if version is not None and version not in PROVED_VERSIONS:
         found.append(f"unverified for {version}: the rules were proved for Ollama {' and '.join(PROVED_VERSIONS)}")
+    if decision.needs.refused:
+        found.append(f"the engine would not start: {decision.needs.refused}")
     if settings.context < asked.context:
         found.append(f"the model was trained for {shape.context_train:,} tokens; Ollama loads it with those")
     if settings.parallel < asked.parallel:

@@ -14,13 +14,14 @@ from llmctl.core.memory.weights import Weights
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes by device, 0 the host. None where they cannot be told."""
+    """Bytes by device, 0 the host. None where they cannot be told. `refused` says why llama.cpp would not start."""
 
     weights: Mapping[int, int] | None
     kv: Mapping[int, int] | None
     state: Mapping[int, int] | None
     compute: Mapping[int, int] | None
     compute_exactness: str
+    refused: str | None = None
 
     def total(self, device: int) -> int | None:
         parts = (self.weights, self.kv, self.state, self.compute)
@@ -73,4 +74,5 @@ class Model:
             state_bytes(self.shape, settings, placement) if known else None,
             None if compute.exactness == "unknown" else compute.bytes,
             compute.exactness,
+            compute.refused,
         )

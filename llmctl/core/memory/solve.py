@@ -202,7 +202,8 @@ def context_table(model: Model, asked: Asked) -> tuple[Cell, ...]:
     """Context by cache type, up to the trained context."""
     trained = model.shape.context_train or CONTEXTS[-1]
     contexts = [context for context in CONTEXTS if context <= trained] or [trained]
-    kinds = CACHES if asked.flash_attention != "off" else CACHES[:1]
+    # A type that the device has no kernels for is no choice.
+    kinds = [kind for kind in CACHES if cell(model, replace(asked, context=contexts[0], cache=kind)).used_bytes]
     return tuple(cell(model, replace(asked, context=context, cache=kind)) for context in contexts for kind in kinds)
 
 

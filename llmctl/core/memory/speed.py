@@ -34,6 +34,10 @@ CARDS = {
     "H200": (4800, 989),
     "T4": (320, 65),
 }
+# For a GPU of which only the size is known: the card of that size that most people have.
+USUAL = ((7.0, "RTX 4060"), (11.0, "RTX 3060"), (15.0, "RTX 4060 Ti"), (22.0, "RTX 3090"), (30.0, "RTX 5090"))
+LARGE = (44.0, "RTX A6000")
+GIB = 1 << 30
 # Two channels of DDR4-3200 to DDR5-5600 as they can be read.
 HOST_GB_PER_SECOND = (60.0, 80.0)
 PCIE_GB_PER_SECOND = (12.0, 25.0)
@@ -71,6 +75,12 @@ def card_of(name: str) -> tuple[int, int] | None:
     plain = re.sub(r"[\s-]+", " ", name)
     found = [model for model in CARDS if re.search(rf"\b{model}\b", plain)]
     return CARDS[max(found, key=len)] if found else None
+
+
+def usual_card(free_bytes: int) -> str:
+    """The name of the card that a size stands for."""
+    fitting = [name for least, name in (*USUAL, LARGE) if free_bytes >= least * GIB]
+    return fitting[-1] if fitting else USUAL[0][1]
 
 
 def expect(read: Read, names: Sequence[str]) -> Speed | None:
