@@ -86,7 +86,7 @@ class Env:
         """The models of the server at `base_url`."""
         from llmctl.library import Library
 
-        return Library(self.client(base_url), self.paths)
+        return Library(self.client(base_url), self.paths, self.environ)
 
     def client(self, base_url: str) -> Client:
         from llmctl.client import Client

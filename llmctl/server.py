@@ -36,11 +36,13 @@ LOG_TAIL_BYTES = 4 << 20
 class ActiveModel:
     """A model that `up` made true: the name as asked, the alias it is served as, and the proof of its load.
 
+    `served` is the name that the weights have of their own, another one where the starter stands in.
     `served_digest` is the alias's manifest; it differs from the pinned one where the alias carries a context.
     `buffers` are the runner's lines, which hold as long as `runner_pid` lives.
     """
 
     name: str
+    served: str
     alias: str
     manifest_digest: str
     served_digest: str
@@ -163,8 +165,8 @@ class Server:
             store = environ.get("OLLAMA_MODELS")
             return Running(address.url, "llmctl", version, owned.pid, environ.get(serving.SETTINGS), store)
         listener = process.listener(address.port) if address.local else None
-        store = listener.environ.get("OLLAMA_MODELS") if listener else None
-        return Running(address.url, "foreign", version, listener.pid if listener else None, None, store)
+        pid = listener.pid if listener else None
+        return Running(address.url, "foreign", version, pid, None, store_of(listener) if listener else None)
 
     def start(self, executable: Path, profile: Profile, address: Address) -> Running:
         """Start `ollama serve` detached and wait until it answers. Raises PortInUse or EngineError."""
@@ -246,6 +248,12 @@ def taken(address: Address) -> PortInUse:
         f"port {address.port} on {address.host} is taken by {who}",
         "set server.port in the profile to a free port, or end that program",
     )
+
+
+def store_of(server: process.Process) -> str | None:
+    """A foreign server's model folder, where its environment can be read."""
+    home = server.environ.get("HOME")
+    return server.environ.get("OLLAMA_MODELS") or (f"{home}/.ollama/models" if home else None)
 
 
 def port_of(server: process.Process) -> int | None:

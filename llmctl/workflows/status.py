@@ -24,6 +24,7 @@ class ModelStatus:
     """
 
     name: str
+    served: str
     alias: str
     resident: bool
     verdict: str
@@ -143,6 +144,7 @@ def model_status(model: ActiveModel, loaded: list[LoadedModel], host: Host, requ
     claimed = entry is not None and entry.size_bytes > 0
     return ModelStatus(
         name=model.name,
+        served=model.served,
         alias=model.alias,
         resident=entry is not None and not found.witnesses.runner_ended,
         verdict=found.proof.verdict,

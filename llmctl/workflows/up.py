@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmctl.client import Client
     from llmctl.core.address import Address
     from llmctl.core.engine import Engine
-    from llmctl.core.pin import Lock
+    from llmctl.core.pin import Lock, Pin
     from llmctl.core.profile import ModelSpec, Profile
     from llmctl.engines import Engines
     from llmctl.library import Library, Pinned
@@ -163,8 +163,7 @@ class Up:
         changed = started
         for spec in self.profile.models:
             pinned = self.pin(library, lock, spec, running)
-            lock = lock.with_pin(pinned.pin)
-            library.write_lock(self.lock_path, lock)
+            lock = self.keep(library, lock, pinned.pin)
             notes += [pinned.note] if pinned.note else []
             changed |= pinned.changed
             if spec.resident:
@@ -183,6 +182,12 @@ class Up:
             lacks=self.lacks(running, lock),
             notes=tuple(notes),
         )
+
+    def keep(self, library: Library, lock: Lock, pin: Pin) -> Lock:
+        """Write a new pin; one that is there already is no reason to touch the file."""
+        if lock.pin(pin.name) == pin:
+            return lock
+        return library.change_lock(self.lock_path, lambda now: now.with_pin(pin))
 
     def context(self, spec: ModelSpec) -> int:
         return spec.context or self.profile.server.context
@@ -254,6 +259,7 @@ def active(pinned: Pinned, context: int, resident: Resident) -> ActiveModel:
     claim, pin = resident.witnesses.claim, pinned.pin
     return ActiveModel(
         name=pin.name,
+        served=pin.served,
         alias=pinned.alias,
         manifest_digest=pin.manifest_digest,
         served_digest=pinned.served_digest,
