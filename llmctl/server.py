@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,7 +59,7 @@ class ActiveModel:
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the last `up` left behind. `profile` is a shipped name or a path."""
+    """What the last `up` left behind. `profile` is a shipped name or a path; after `down` only it still counts."""
 
     profile: str
     base_url: str
@@ -71,6 +71,7 @@ class ServerState:
     parallel: int
     kv_cache: str
     models: tuple[ActiveModel, ...] = ()
+    stopped: bool = False
 
     def model(self, name: str | None) -> ActiveModel | None:
         """The model asked for by its name or alias; the first one when no name is given."""
@@ -100,6 +101,16 @@ class Server:
         self.owner = str(paths.state)
 
     def state(self) -> ServerState | None:
+        """What the last `up` made true, unless `down` ended it since."""
+        found = self._recorded()
+        return None if found is None or found.stopped else found
+
+    def last_profile(self) -> str | None:
+        """The profile of the last `up`, also after a `down`."""
+        found = self._recorded()
+        return found.profile if found else None
+
+    def _recorded(self) -> ServerState | None:
         """The recorded state; None when there is none or it cannot be read as one."""
         try:
             data = json.loads(self.paths.state_file.read_bytes())
@@ -113,7 +124,10 @@ class Server:
         files.atomic_write(self.paths.state_file, text.encode(), mode=0o600)
 
     def forget(self) -> None:
-        self.paths.state_file.unlink(missing_ok=True)
+        """Record that nothing is up any more."""
+        found = self._recorded()
+        if found is not None and not found.stopped:
+            self.record(replace(found, models=(), stopped=True))
 
     def processes(self) -> list[process.Process]:
         """Living processes that llmctl started under this state folder: servers and their runners."""
