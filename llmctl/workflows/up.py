@@ -68,12 +68,17 @@ class Up:
     update: bool = False
 
     def run(self) -> UpResult:
-        with files.exclusive(self.services.server.paths.state / "up.lock", self.waiting):
+        waited: list[str] = []
+
+        def waiting() -> None:
+            waited.append("another llmctl is at work here")
+            self.progress(Step("wait", "wait", detail=waited[0]))
+
+        with files.exclusive(self.services.server.paths.state / "up.lock", waiting):
+            if waited:
+                self.progress(Step("wait", "wait", "done", "the other llmctl has ended"))
             running, started = self.serve()
             return self.fill(running, started)
-
-    def waiting(self) -> None:
-        self.progress(Step("wait", "wait", detail="another llmctl is at work here"))
 
     def serve(self) -> tuple[Running, bool]:
         """The server that the profile asks for, and whether it was started now."""
