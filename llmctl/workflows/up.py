@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core import serving
-from llmctl.core.engine import MINIMUM_VERSION, version_key
+from llmctl.core.engine import DEFAULT_VERSION, MINIMUM_VERSION, version_key
+from llmctl.core.pin import EnginePin
 from llmctl.core.placement import Buffer, Proof, parse_buffers
 from llmctl.core.progress import Consent, Progress, Step, StepState
 from llmctl.errors import EngineMissing, Refused
@@ -127,15 +128,20 @@ class Up:
         self.progress(Step("server", "server", "skipped", detail))
 
     def engine(self) -> Engine:
-        profile = self.profile
-        lock = self.services.library("http://127.0.0.1").read_lock(self.lock_path)
+        """An engine for the profile. The hash of a release archive is kept in the lock and holds from then on."""
+        profile, library = self.profile, self.services.library(self.services.server.address(self.profile).url)
+        pin = library.read_lock(self.lock_path).engine
+        same = pin is not None and pin.version == (profile.engine.version or DEFAULT_VERSION)
         engine = self.services.engines.ensure(
             profile.engine.version,
             cpu_only_allowed=profile.gpu.require == "none",
-            expected_sha256=lock.engine.release_sha256 if lock.engine else None,
+            expected_sha256=pin.release_sha256 if pin and same else None,
             progress=self.progress,
             consent=self.consent,
         )
+        found = EnginePin(engine.version, engine.release_sha256)
+        if engine.release_sha256 is not None and found != pin:
+            library.change_lock(self.lock_path, lambda lock: replace(lock, engine=found))
         if profile.gpu.require != "none":
             self.require_gpu(engine)
         return engine
