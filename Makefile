@@ -19,7 +19,7 @@ help: ## List the targets
 
 quickstart: $(VENV)/.installed ## Install into .venv, bring a small model up, ask it something
 	@$(VENV)/bin/llmctl up quickstart --yes
-	@$(VENV)/bin/llmctl ask "The capital of France is" --max-tokens 24
+	@$(VENV)/bin/llmctl ask "The capital of France is" --max-tokens 64
 	@$(VENV)/bin/llmctl status
 
 test: parts ## Get what the tests need, then run all of them

@@ -86,7 +86,7 @@ class Env:
         """The models of the server at `base_url`."""
         from llmctl.library import Library
 
-        return Library(self.client(base_url), self.paths)
+        return Library(self.client(base_url), self.paths, self.environ)
 
     def client(self, base_url: str) -> Client:
         from llmctl.client import Client
@@ -102,8 +102,7 @@ class Env:
         """The profile that `ref`, LLMCTL_PROFILE, the last `up`, or the files name; else init's choice."""
         from llmctl.system.shipped import load_shipped, resolve
 
-        active = self.state.profile if self.state else None
-        found = resolve(ref, self.paths, self.environ, active)
+        found = resolve(ref, self.paths, self.environ, self.server.last_profile())
         if found is not None:
             return FoundProfile(found, found.reference)
         name, reason = self.chosen_profile()

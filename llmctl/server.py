@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,11 +37,13 @@ LOG_TAIL_BYTES = 4 << 20
 class ActiveModel:
     """A model that `up` made true: the name as asked, the alias it is served as, and the proof of its load.
 
+    `served` is the name that the weights have of their own, another one where the starter stands in.
     `served_digest` is the alias's manifest; it differs from the pinned one where the alias carries a context.
     `buffers` are the runner's lines, which hold as long as `runner_pid` lives; `predicted` is what `fit` said.
     """
 
     name: str
+    served: str
     alias: str
     manifest_digest: str
     served_digest: str
@@ -59,7 +61,7 @@ class ActiveModel:
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the last `up` left behind. `profile` is a shipped name or a path."""
+    """What the last `up` left behind. `profile` is a shipped name or a path; after `down` only it still counts."""
 
     profile: str
     base_url: str
@@ -71,6 +73,7 @@ class ServerState:
     parallel: int
     kv_cache: str
     models: tuple[ActiveModel, ...] = ()
+    stopped: bool = False
 
     def model(self, name: str | None) -> ActiveModel | None:
         """The model asked for by its name or alias; the first one when no name is given."""
@@ -100,6 +103,16 @@ class Server:
         self.owner = str(paths.state)
 
     def state(self) -> ServerState | None:
+        """What the last `up` made true, unless `down` ended it since."""
+        found = self._recorded()
+        return None if found is None or found.stopped else found
+
+    def last_profile(self) -> str | None:
+        """The profile of the last `up`, also after a `down`."""
+        found = self._recorded()
+        return found.profile if found else None
+
+    def _recorded(self) -> ServerState | None:
         """The recorded state; None when there is none or it cannot be read as one."""
         try:
             data = json.loads(self.paths.state_file.read_bytes())
@@ -113,7 +126,10 @@ class Server:
         files.atomic_write(self.paths.state_file, text.encode(), mode=0o600)
 
     def forget(self) -> None:
-        self.paths.state_file.unlink(missing_ok=True)
+        """Record that nothing is up any more."""
+        found = self._recorded()
+        if found is not None and not found.stopped:
+            self.record(replace(found, models=(), stopped=True))
 
     def processes(self) -> list[process.Process]:
         """Living processes that llmctl started under this state folder: servers and their runners."""
@@ -165,8 +181,8 @@ class Server:
             store = environ.get("OLLAMA_MODELS")
             return Running(address.url, "llmctl", version, owned.pid, environ.get(serving.SETTINGS), store)
         listener = process.listener(address.port) if address.local else None
-        store = listener.environ.get("OLLAMA_MODELS") if listener else None
-        return Running(address.url, "foreign", version, listener.pid if listener else None, None, store)
+        pid = listener.pid if listener else None
+        return Running(address.url, "foreign", version, pid, None, store_of(listener) if listener else None)
 
     def start(self, executable: Path, profile: Profile, address: Address) -> Running:
         """Start `ollama serve` detached and wait until it answers. Raises PortInUse or EngineError."""
@@ -249,6 +265,12 @@ def taken(address: Address) -> PortInUse:
         f"port {address.port} on {address.host} is taken by {who}",
         "set server.port in the profile to a free port, or end that program",
     )
+
+
+def store_of(server: process.Process) -> str | None:
+    """A foreign server's model folder, where its environment can be read."""
+    home = server.environ.get("HOME")
+    return server.environ.get("OLLAMA_MODELS") or (f"{home}/.ollama/models" if home else None)
 
 
 def port_of(server: process.Process) -> int | None:

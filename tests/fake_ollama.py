@@ -230,6 +230,11 @@ class Exchange(BaseHTTPRequestHandler):
     fake: FakeOllama
 
     def do_any(self) -> None:
+        # The client may leave in the middle of its request, or before the answer: a cancelled generation.
+        with suppress(ConnectionError):
+            self._exchange()
+
+    def _exchange(self) -> None:
         body = self._read()
         host = self.headers.get("Host", "").rpartition(":")[0]
         if host not in {"127.0.0.1", "localhost"}:
@@ -249,11 +254,18 @@ class Exchange(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
         pieces = []
-        while size := int(self.rfile.readline(), 16):
+        while size := self._size():
             pieces.append(self.rfile.read(size))
             self.rfile.readline()
         self.rfile.readline()
         return b"".join(pieces)
+
+    def _size(self) -> int:
+        line = self.rfile.readline()
+        if not line:
+            self.close_connection = True
+            raise ConnectionResetError
+        return int(line, 16)
 
     def _blob(self, digest: str, body: bytes) -> Reply:
         have = digest in self.fake.blobs
@@ -266,9 +278,7 @@ class Exchange(BaseHTTPRequestHandler):
         return Reply(200 if have else 201)
 
     def _send(self, reply: Reply) -> None:
-        # The reader may be gone, as after a cancelled generation.
-        with suppress(ConnectionError):
-            self._whole(reply) if reply.lines is None else self._stream(reply)
+        self._whole(reply) if reply.lines is None else self._stream(reply)
 
     def _whole(self, reply: Reply) -> None:
         data = json.dumps(reply.body).encode() if isinstance(reply.body, dict) else reply.body or b""

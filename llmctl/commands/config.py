@@ -34,7 +34,7 @@ def profiles(ctx: typer.Context, json: JsonFlag = False) -> ExitCode:
     from llmctl.workflows.profiles import list_profiles
 
     env: Env = ctx.obj
-    found = list_profiles(env.paths, env.environ, env.state.profile if env.state else None)
+    found = list_profiles(env.paths, env.environ, env.server.last_profile())
     Output(env, json).show(found, profiles_lines)
     return ExitCode.OK
 
@@ -104,7 +104,7 @@ def config(ctx: typer.Context, profile: ProfileOption = None, json: JsonFlag = F
     from llmctl.workflows.settings import settings
 
     env: Env = ctx.obj
-    named = reference(profile, env.paths, env.environ, env.state.profile if env.state else None)
+    named = reference(profile, env.paths, env.environ, env.server.last_profile())
     source = named[1] if named else f"this machine's GPUs: {env.chosen_profile()[1]}"
     found = settings(env.profile(profile), source, env.paths, env.environ, env.server)
     Output(env, json).show(found, config_lines)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.group import new_typer
 from llmctl.commands.options import JsonFlag, YesFlag
 from llmctl.errors import ExitCode
 from llmctl.output import Output

@@ -49,7 +49,7 @@ def pinned(env: Env, ref: str | None) -> list[str]:
     from llmctl.library import lock_file
     from llmctl.system.shipped import lock_path, resolve
 
-    profile = resolve(ref, env.paths, env.environ, env.state.profile if env.state else None)
+    profile = resolve(ref, env.paths, env.environ, env.server.last_profile())
     if profile is None:
         return []
     pins = lock_file.read(lock_path(profile, env.paths)).models

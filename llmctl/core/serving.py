@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from llmctl.core.profile import Profile
+if TYPE_CHECKING:
+    from llmctl.core.profile import Profile
 
 MIB = 1 << 20
 MARKER = "LLMCTL_OWNER"
@@ -69,6 +70,8 @@ def server_environment(
 
 def fingerprint(profile: Profile) -> str:
     """Sixteen hex digits that change when an owned server would have to be started anew."""
+    import hashlib
+
     facts = [settings(profile), profile.engine.version, profile.private]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmctl.core.memory.gguf import GgufError
 from llmctl.core.model import PRIVATE_NAMESPACE, ModelRef, escape
@@ -34,6 +34,7 @@ class Origin:
     digest: str
     served: str
     template: str | None = None
+    parameters: dict[str, Any] | None = None
 
     @property
     def text(self) -> str:
@@ -65,7 +66,8 @@ def starter_model(run: Obtain, served: str) -> tuple[Pin, str]:
     from llmctl.system import starter
 
     package = f"pypi:{starter.PACKAGE}=={starter.VERSION}"
-    origin = Origin("starter", package, f"sha256:{starter.SHA256}", served, starter.TEMPLATE)
+    digest = f"sha256:{starter.SHA256}"
+    origin = Origin("starter", package, digest, served, starter.TEMPLATE, starter.PARAMETERS)
     if (kept := unchanged(run, origin)) is not None:
         return kept
     if run.client.has_blob(origin.digest):
@@ -106,7 +108,8 @@ def make(run: Obtain, origin: Origin, path: Path | None) -> tuple[Pin, str]:
         if path is not None and not run.client.has_blob(origin.digest):
             upload(run, origin.digest, path)
         files = {"model.gguf": origin.digest}
-        for event in run.client.create(origin.staged, files=files, template=origin.template):
+        made = run.client.create(origin.staged, files=files, template=origin.template, parameters=origin.parameters)
+        for event in made:
             run.tell("running", event.status, event.completed_bytes, event.total_bytes)
     except EngineError as error:
         raise disk.translated(error, origin.served, run.store) from None

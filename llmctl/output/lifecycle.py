@@ -77,7 +77,7 @@ def model_lines(model: ModelStatus, status: Status, width: int) -> list[str]:
     slots = f", {status.parallel} slot{'' if status.parallel == 1 else 's'}" if status.parallel else ""
     cache = f", KV cache {status.kv_cache}" if status.kv_cache else ""
     rows = [
-        ("model", f"{model.name} ({model.quantization})"),
+        ("model", model_words(model)),
         ("pin", f"{model.weights_digest.removeprefix('sha256:')[:12]} {verdict_words(model)}"),
         ("context", f"{model.context or UNKNOWN} tokens{slots}{cache}" if model.resident else ""),
         ("lies", PLACES[model.place] if model.resident else ""),
@@ -85,6 +85,16 @@ def model_lines(model: ModelStatus, status: Status, width: int) -> list[str]:
         *(("finding", finding) for finding in model.findings),
     ]
     return pairs(rows, width)
+
+
+def model_words(model: ModelStatus) -> str:
+    if same_name(model.name, model.served):
+        return f"{model.name} ({model.quantization})"
+    return f"{model.served} ({model.quantization}), standing in for {model.name}"
+
+
+def same_name(asked: str, served: str) -> bool:
+    return served in {asked, f"{asked}:latest"}
 
 
 def verdict_words(model: ModelStatus) -> str:

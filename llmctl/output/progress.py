@@ -126,9 +126,10 @@ class PlainLines(Checklist):
             self.say(row, now)
 
     def tick(self, now: float) -> None:
-        for row in self.rows.values():
-            if row.step.state == "running" and now - row.said >= HEARTBEAT_SECONDS:
-                self.say(row, now)
+        running = [row for row in self.rows.values() if row.step.state == "running"]
+        # The newest speaks for those around it: a build runs inside "engine".
+        if running and now - max(row.said for row in self.rows.values()) >= HEARTBEAT_SECONDS:
+            self.say(running[-1], now)
 
     def say(self, row: Row, now: float) -> None:
         first = not row.said

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from llmctl.errors import EngineMissing
 
@@ -91,15 +92,25 @@ def strings(path: Path) -> list[str]:
     return path.read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
 
 
-def every() -> Iterator[Process]:
-    for entry in os.listdir(PROC):  # noqa: PTH208 - names are enough, and this is on status's path
-        if entry.isdigit() and (process := read(int(entry))) is not None:
+def having(file: Literal["environ", "cmdline"], text: str) -> Iterator[Process]:
+    """Every living process in whose /proc file `text` stands. Only those are read whole: this is on status's path."""
+    wanted = os.fsencode(text)
+    for entry in os.listdir(PROC):  # noqa: PTH208 - names are enough
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"{PROC}/{entry}/{file}", "rb", buffering=0) as content:  # noqa: PTH123
+                found = wanted in content.read()
+        except OSError:
+            continue
+        if found and (process := read(int(entry))) is not None:
             yield process
 
 
 def marked(owner: str) -> list[Process]:
     """Every living process that carries `owner` as its marker, servers before their runners."""
-    return sorted((p for p in every() if p.environ.get(MARKER) == owner), key=lambda p: p.pid)
+    found = having("environ", f"{MARKER}={owner}")
+    return sorted((p for p in found if p.environ.get(MARKER) == owner), key=lambda p: p.pid)
 
 
 def runner_of(weights_digest: str, server_pid: int | None) -> Process | None:
@@ -108,7 +119,7 @@ def runner_of(weights_digest: str, server_pid: int | None) -> Process | None:
     The blob's name is in its argv: ollama v0.34.0 llm/llama_server.go starts it with `--model <blob>`.
     """
     blob = "sha256-" + weights_digest.removeprefix("sha256:")
-    for process in every():
+    for process in having("cmdline", blob):
         if process.program != "llama-server" or server_pid not in {None, process.parent_pid}:
             continue
         if (process.argument("--model") or "").endswith(blob):

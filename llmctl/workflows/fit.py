@@ -100,14 +100,16 @@ def find(asked: str, store: Path | None, environ: Mapping[str, str] = os.environ
     return Source(str(ref), header, _projector_bytes(manifest), layer.digest)
 
 
-def find_spec(spec: ModelSpec, store: Path | None, environ: Mapping[str, str] = os.environ) -> Source:
-    """The header of a profile's model. The starter is looked for in the store only."""
+def find_spec(
+    spec: ModelSpec, store: Path | None, environ: Mapping[str, str] = os.environ, *, here_only: bool = False
+) -> Source:
+    """The header of a profile's model. The starter, and with `here_only` every model, is looked for here alone."""
     if spec.source not in {"registry", "starter"}:
         return find(spec.source, store, environ)
-    if spec.source == "starter":
+    if spec.source == "starter" or here_only:
         found = _stored(ModelRef.parse(spec.name), store) if store else None
         if found is None:
-            raise NotFound(f"the starter {spec.name} is not here yet", "llmctl pull starter")
+            raise NotFound(f"{spec.name} is not in the store that can be read here", f"llmctl pull {spec.name}")
         return found
     return find(spec.name, store, environ)
 

@@ -12,7 +12,8 @@ from llmctl.core.memory import witness
 from llmctl.core.memory.decide import Card, Host, decide
 from llmctl.core.memory.fit import DEFAULT_VERSION, Typed
 from llmctl.core.memory.needs import Model
-from llmctl.errors import LlmctlError, NotFound, Refused
+from llmctl.errors import LlmctlError, Refused
+from llmctl.system import process
 from llmctl.workflows import fit
 
 if TYPE_CHECKING:
@@ -37,10 +38,17 @@ class Passed:
     predicted: Predicted | None = None
 
 
-def machine(
-    runner: Path | None, environ: Mapping[str, str], profile: Profile, state: Path, version: str | None
-) -> tuple[fit.Machine, str, bool]:
-    """The GPUs by the engine's own word, else by NVML; whose rules hold; and whether the runtime was learnt here."""
+@dataclass(frozen=True)
+class Seen:
+    """The GPUs; whose rules hold for them; and whether what CUDA takes beside the buffers was learnt here."""
+
+    machine: fit.Machine
+    backend: str
+    learnt: bool
+
+
+def look(runner: Path | None, environ: Mapping[str, str], profile: Profile, state: Path, version: str | None) -> Seen:
+    """The GPUs by the engine's own word, else by NVML."""
     from llmctl.system import devices, learnt, nvml
 
     chosen = profile.gpu.devices
@@ -48,7 +56,7 @@ def machine(
     if not found:
         seen = fit.this_machine("cuda", state, version)
         kept = tuple(card for number, card in enumerate(seen.cards) if chosen == "all" or number in chosen)
-        return replace(seen, cards=kept), "cuda", False
+        return Seen(replace(seen, cards=kept), "cuda", learnt=False)
     backend = "rpc" if all(device.name.startswith(RPC) for device in found) else "cuda"
     driver = nvml.gpus().driver_version if backend == "cuda" else None
     known, cards, was_learnt = learnt.read(state), [], backend == "rpc"
@@ -61,7 +69,7 @@ def machine(
         runtime = fit.runtime_bytes(backend, seen_runtime)
         # The engine has paid the runtime before it says what is free.
         cards.append(Card(name, device.total_bytes, device.free_bytes + runtime, runtime))
-    return fit.Machine(fit.distinct(cards), host(), version), backend, was_learnt
+    return Seen(fit.Machine(fit.distinct(cards), host(), version), backend, was_learnt)
 
 
 def host() -> Host:
@@ -70,39 +78,27 @@ def host() -> Host:
     return Host(*memory_bytes())
 
 
-def freed(here: fit.Machine, loaded_bytes: int) -> fit.Machine:
-    """The machine once the server has let go of what it would evict. With several GPUs nobody says of which."""
+def freed(seen: Seen, loaded_bytes: int) -> Seen:
+    """The same once the server has let go of what it would evict. With several GPUs nobody says of which."""
+    here = seen.machine
     if len(here.cards) != 1 or not loaded_bytes:
-        return here
+        return seen
     card = here.cards[0]
     most = card.total_bytes if card.total_bytes is not None else card.free_bytes + loaded_bytes
-    return replace(here, cards=(replace(card, free_bytes=min(card.free_bytes + loaded_bytes, most)),))
+    more = replace(card, free_bytes=min(card.free_bytes + loaded_bytes, most))
+    return replace(seen, machine=replace(here, cards=(more,)))
 
 
-def check(
-    spec: ModelSpec, profile: Profile, here: fit.Machine, backend: str, learnt: bool, store: Path | None,
-    environ: Mapping[str, str], *, allow_offload: bool = False,
-) -> Passed:  # fmt: skip
-    """Raises Refused with the ways out when the model does not lie where the profile wants it."""
-    require = "partial" if allow_offload else profile.gpu.require
-    if require == "none" or not here.cards:
-        return Passed("unknown", "not asked: no GPU is required" if require == "none" else "no GPU is seen")
-    try:
-        source = fit.find_spec(spec, store, environ)
-    except NotFound as error:
-        return Passed("unknown", error.message)
-    except LlmctlError as error:
-        # Whoever pulls it next says why the registry cannot be asked.
-        return Passed("unknown", f"its header cannot be read: {error.message}")
-    asked = fit.ask(fit.Wish(backend=backend), profile, here, spec)
+def check(spec: ModelSpec, source: fit.Source, profile: Profile, seen: Seen, require: str) -> Passed:
+    """Raises Refused with the ways out when the model does not lie where it is required."""
+    asked = fit.ask(fit.Wish(backend=seen.backend), profile, seen.machine, spec)
     model = source.model()
     decision = decide(model, asked)
     if decision.verdict == "no" or (decision.verdict == "partial" and require == "full"):
-        typed = Typed(f"llmctl fit {shlex.quote(source.name)}", {"--profile": profile.reference})
-        raise refusal(fit.judge(source, asked, here, typed), spec.name)
-    return Passed(
-        decision.verdict, words(model, decision.verdict), witness.predicted(model, decision, runtime_learnt=learnt)
-    )
+        typed = Typed(f"llmctl fit {shlex.quote(source.name)}", {"--profile": shlex.quote(profile.reference)})
+        raise refusal(fit.judge(source, asked, seen.machine, typed), spec.name)
+    predicted = witness.predicted(model, decision, runtime_learnt=seen.learnt)
+    return Passed(decision.verdict, words(model, decision.verdict), predicted)
 
 
 def words(model: Model, verdict: str) -> str:
@@ -125,23 +121,47 @@ def refusal(result: Fit, name: str) -> Refused:
     if result.ways_out:
         text += "; it would with " + ", or ".join(way.words for way in result.ways_out)
     commands = [way.command for way in result.ways_out] or ["llmctl profiles"]
-    return Refused(text, "; ".join([*commands, "or accept it with --allow-offload"]), code="does_not_fit")
+    if result.verdict == "partial":
+        commands.append("or accept it with --allow-offload")
+    return Refused(text, "; ".join(commands), code="does_not_fit")
 
 
 def admit(
-    spec: ModelSpec, profile: Profile, running: Running, server: Server, client: Client, *, allow_offload: bool
+    spec: ModelSpec,
+    profile: Profile,
+    running: Running,
+    server: Server,
+    client: Client,
+    *,
+    runs: bool = False,
+    allow_offload: bool = False,
 ) -> Passed:
-    """The gate for a server that runs, with what it would evict counted as free."""
-    from llmctl.system import process
+    """The gate for a server that runs, with what it would evict counted as free.
 
+    A model that `runs` is not refused, and for it no registry is asked: the proof tells where it lies.
+    """
+    require = "partial" if allow_offload else profile.gpu.require
+    if require == "none":
+        return Passed("unknown", "not asked: no GPU is required")
     environ: Mapping[str, str] = server.environ
     if running.owner != "llmctl" and running.pid:
         environ = process.read_environ(running.pid) or environ
-    runner = runner_of(running.pid)
-    here, backend, was_learnt = machine(runner, environ, profile, server.paths.state, running.version)
-    here = freed(here, sum(model.size_vram_bytes for model in client.ps()))
+    seen = look(runner_of(running.pid), environ, profile, server.paths.state, running.version)
+    if not seen.machine.cards:
+        return Passed("unknown", "no GPU is seen")
+    seen = freed(seen, sum(model.size_vram_bytes for model in client.ps()))
     store = Path(running.store) if running.store else fit.default_store(environ, server.paths.models)
-    return check(spec, profile, here, backend, was_learnt, store, server.environ, allow_offload=allow_offload)
+    try:
+        source = fit.find_spec(spec, store, server.environ, here_only=runs)
+    except LlmctlError as error:
+        # Whoever pulls it next says why the registry cannot be asked.
+        return Passed("unknown", f"its header cannot be read: {error.message}")
+    try:
+        return check(spec, source, profile, seen, require)
+    except Refused as error:
+        if runs:
+            return Passed("partial", error.message)
+        raise
 
 
 def runner_of(server_pid: int | None) -> Path | None:
@@ -156,16 +176,22 @@ def runner_of(server_pid: int | None) -> Path | None:
     return runner if runner.is_file() else None
 
 
-def learn(state: Path, version: str, runner_pid: int, buffers_bytes: int) -> None:
-    """Note what a process took of its GPU beyond llama.cpp's buffers. With several GPUs nobody says of which."""
+def learn(state: Path, version: str, model: ActiveModel) -> None:
+    """Note what a process took of its GPU beyond llama.cpp's buffers, where NVML and the runner's lines tell.
+
+    With several GPUs nobody says of which.
+    """
     from llmctl.system import learnt, nvml
 
+    printed = sum(buffer.size_bytes for buffer in model.buffers or () if not buffer.on_host)
+    if not model.runner_pid or not printed:
+        return
     inventory = nvml.gpus()
-    held = [count for count in nvml.process_bytes(runner_pid).values() if count]
-    if len(inventory.gpus) != 1 or len(held) != 1 or held[0] <= buffers_bytes:
+    held = [count for count in nvml.process_bytes(model.runner_pid).values() if count]
+    if len(inventory.gpus) != 1 or len(held) != 1 or held[0] <= printed:
         return
     known = learnt.read(state)
-    known.add_runtime(version, inventory.driver_version, inventory.gpus[0].name, held[0] - buffers_bytes)
+    known.add_runtime(version, inventory.driver_version, inventory.gpus[0].name, held[0] - printed)
     learnt.write(state, known)
 
 

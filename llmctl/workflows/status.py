@@ -25,6 +25,7 @@ class ModelStatus:
     """
 
     name: str
+    served: str
     alias: str
     resident: bool
     verdict: str
@@ -150,6 +151,7 @@ def model_status(model: ActiveModel, loaded: list[LoadedModel], host: Host, requ
         odd = findings(model.predicted, gpu_bytes, found.witnesses.buffer_bytes, found.witnesses.measured_bytes)
     return ModelStatus(
         name=model.name,
+        served=model.served,
         alias=model.alias,
         resident=entry is not None and not found.witnesses.runner_ended,
         verdict=found.proof.verdict,

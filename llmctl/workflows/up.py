@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core import serving
-from llmctl.core.engine import MINIMUM_VERSION, version_key
+from llmctl.core.engine import DEFAULT_VERSION, MINIMUM_VERSION, version_key
+from llmctl.core.pin import EnginePin
 from llmctl.core.placement import Buffer, Proof, parse_buffers
 from llmctl.core.progress import Consent, Progress, Step, StepState
 from llmctl.errors import EngineMissing, Refused
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from llmctl.client import Client
     from llmctl.core.address import Address
     from llmctl.core.engine import Engine
-    from llmctl.core.pin import Lock
+    from llmctl.core.pin import Lock, Pin
     from llmctl.core.profile import ModelSpec, Profile
     from llmctl.engines import Engines
     from llmctl.library import Library, Pinned
@@ -70,12 +71,17 @@ class Up:
     allow_offload: bool = False
 
     def run(self) -> UpResult:
-        with files.exclusive(self.services.server.paths.state / "up.lock", self.waiting):
+        waited: list[str] = []
+
+        def waiting() -> None:
+            waited.append("another llmctl is at work here")
+            self.progress(Step("wait", "wait", detail=waited[0]))
+
+        with files.exclusive(self.services.server.paths.state / "up.lock", waiting):
+            if waited:
+                self.progress(Step("wait", "wait", "done", "the other llmctl has ended"))
             running, started = self.serve()
             return self.fill(running, started)
-
-    def waiting(self) -> None:
-        self.progress(Step("wait", "wait", detail="another llmctl is at work here"))
 
     def serve(self) -> tuple[Running, bool]:
         """The server that the profile asks for, and whether it was started now."""
@@ -124,15 +130,20 @@ class Up:
         self.progress(Step("server", "server", "skipped", detail))
 
     def engine(self) -> Engine:
-        profile = self.profile
-        lock = self.services.library("http://127.0.0.1").read_lock(self.lock_path)
+        """An engine for the profile. The hash of a release archive is kept in the lock and holds from then on."""
+        profile, library = self.profile, self.services.library(self.services.server.address(self.profile).url)
+        pin = library.read_lock(self.lock_path).engine
+        same = pin is not None and pin.version == (profile.engine.version or DEFAULT_VERSION)
         engine = self.services.engines.ensure(
             profile.engine.version,
             cpu_only_allowed=profile.gpu.require == "none",
-            expected_sha256=lock.engine.release_sha256 if lock.engine else None,
+            expected_sha256=pin.release_sha256 if pin and same else None,
             progress=self.progress,
             consent=self.consent,
         )
+        found = EnginePin(engine.version, engine.release_sha256)
+        if engine.release_sha256 is not None and found != pin:
+            library.change_lock(self.lock_path, lambda lock: replace(lock, engine=found))
         if profile.gpu.require != "none":
             self.require_gpu(engine)
         return engine
@@ -166,14 +177,13 @@ class Up:
         for spec in self.profile.models:
             passed = self.admit(spec, lock, running)
             pinned = self.pin(library, lock, spec, running)
-            lock = lock.with_pin(pinned.pin)
-            library.write_lock(self.lock_path, lock)
+            lock = self.keep(library, lock, pinned.pin)
             notes += [pinned.note] if pinned.note else []
             changed |= pinned.changed
             if spec.resident:
                 model, loaded = self.make_resident(running, pinned, self.context(spec))
                 model = replace(model, predicted=passed.predicted)
-                self.learn(running, model)
+                gate.learn(self.services.server.paths.state, running.version, model)
                 changed |= loaded
                 active.append(model)
             self.services.server.record(self.state(running, tuple(active)))
@@ -195,18 +205,17 @@ class Up:
         # What runs already has shown where it lies; the proof tells.
         runs = known is not None and process.runner_of(known.weights_digest, running.pid) is not None
         client = self.services.client(running.base_url)
-        passed = gate.admit(
-            spec, self.profile, running, self.services.server, client, allow_offload=runs or self.allow_offload
-        )
+        server = self.services.server
+        passed = gate.admit(spec, self.profile, running, server, client, runs=runs, allow_offload=self.allow_offload)
         state: StepState = "skipped" if passed.predicted is None else "done"
         self.progress(Step(f"fit {spec.name}", "fit", state, passed.words))
         return passed
 
-    def learn(self, running: Running, model: ActiveModel) -> None:
-        """Keep what CUDA took beside the buffers, where NVML and the runner's lines tell."""
-        printed = sum(buffer.size_bytes for buffer in model.buffers or () if not buffer.on_host)
-        if model.runner_pid and printed:
-            gate.learn(self.services.server.paths.state, running.version, model.runner_pid, printed)
+    def keep(self, library: Library, lock: Lock, pin: Pin) -> Lock:
+        """Write a new pin; one that is there already is no reason to touch the file."""
+        if lock.pin(pin.name) == pin:
+            return lock
+        return library.change_lock(self.lock_path, lambda now: now.with_pin(pin))
 
     def context(self, spec: ModelSpec) -> int:
         return spec.context or self.profile.server.context
@@ -278,6 +287,7 @@ def active(pinned: Pinned, context: int, resident: Resident) -> ActiveModel:
     claim, pin = resident.witnesses.claim, pinned.pin
     return ActiveModel(
         name=pin.name,
+        served=pin.served,
         alias=pinned.alias,
         manifest_digest=pin.manifest_digest,
         served_digest=pinned.served_digest,

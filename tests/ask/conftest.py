@@ -29,6 +29,7 @@ def record_up(url: str, alias: str, digest: str, context: int = 2048) -> None:
     """What `up` leaves behind for a model that people call `small`."""
     model = ActiveModel(
         name="small",
+        served="starter:latest",
         alias=alias,
         manifest_digest=f"sha256:{digest}",
         served_digest=f"sha256:{digest}",

@@ -13,11 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.ask.conftest import Ask
+from tests.ask.conftest import Ask, record_up
+from tests.conftest import StartOllama
 from tests.parts.ollama import STARTER, OllamaServer
 
 pytestmark = pytest.mark.real("ollama", "model")
 CANCELLED = "cancel task"
+FOX = "The quick brown fox jumps over the lazy dog, and then it goes home to sleep. "
 
 
 def runners(server: OllamaServer) -> list[int]:
@@ -55,13 +57,19 @@ def test_ten_megabytes_are_too_long_in_the_same_words(real: OllamaServer, ask: A
     assert "2000002 tokens long and the context holds 2048" in asked.error["message"]
 
 
-def test_a_context_shift_is_said(real: OllamaServer, ask: Ask) -> None:
-    """The engine answers 200 and `length` as asked; that the oldest tokens are gone shows in the counts only."""
-    asked = ask("--max-tokens", "40", "--temperature", "0", "--json", stdin=b"word " * 2030)
+def test_a_context_shift_is_said(ollama_server: StartOllama, ask: Ask) -> None:
+    """The engine answers 200, whole and `length` as asked; that the oldest tokens are gone shows in the counts only."""
+    server = ollama_server(with_starter=True)
+    server.post("/api/create", {"model": "short", "from": STARTER, "parameters": {"num_ctx": 256}})
+    server.post("/api/generate", {"model": "short"})
+    record_up(server.url, "short", server.ps("short:latest")["digest"], context=256)
+
+    asked = ask("--max-tokens", "60", "--seed", "3", "--json", stdin=FOX.encode() * 12)
 
     assert asked.code == 6
     assert asked.document["cut"] == "context_shift"
-    assert asked.document["prompt_tokens"] + asked.document["completion_tokens"] > 2048
+    assert asked.document["prompt_tokens"] + asked.document["completion_tokens"] > 256
+    assert asked.error["code"] == "answer_cut"
 
 
 def test_an_answer_that_fits_its_schema(real: OllamaServer, ask: Ask, tmp_path: Path) -> None:

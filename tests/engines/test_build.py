@@ -20,8 +20,10 @@ from tests.engines.conftest import LLAMA_VERSION, Asked, Registry
 from tests.engines.standins import NINJA, VERSION, build_tools, llama_sdist, program_wheel, script
 from tests.engines.test_release import nothing_left
 
+# SIGINT is set back because a shell starts its background jobs with it ignored.
 BUILD = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from llmctl.engines import Engines
 from llmctl.engines.recipes import Recipe
 from llmctl.system.paths import from_environment

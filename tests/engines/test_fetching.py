@@ -13,7 +13,7 @@ import pytest
 
 from llmctl.errors import DownloadFailed, LlmctlError
 from llmctl.system.command import run
-from llmctl.system.download import fetch
+from llmctl.system.download import fetch, fetch_text
 from llmctl.system.python_packages import Requirement, index_url, install_to
 from llmctl.system.reach import proxy_for, require_reachable
 from tests.engines.conftest import Registry
@@ -46,6 +46,13 @@ def test_a_download_that_goes_wrong_says_so(answer: Answer, site: Site, tmp_path
     site.answers["/file"] = answer
     with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1"):
         fetch(f"{site.url}/file", tmp_path / "file", max_bytes=1000, stall_seconds=0.2)
+
+
+def test_a_text_without_end_is_cut_off(site: Site) -> None:
+    site.answers["/text"] = Answer(b"x" * 2000)
+    assert fetch_text(f"{site.url}/text", max_bytes=2000) == "x" * 2000
+    with pytest.raises(DownloadFailed, match="more than"):
+        fetch_text(f"{site.url}/text", max_bytes=1999)
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "nonsense://x/y", "http://", "not an address", "http://a\x00b/"])

@@ -58,6 +58,14 @@ def test_a_second_up_and_a_second_down_change_nothing(llmctl: Llmctl, ready: str
     assert llmctl("down", "--json").json["changed"] is False
 
 
+def test_up_without_a_name_after_down_is_the_same_profile_again(llmctl: Llmctl, ready: str) -> None:
+    assert llmctl("up", ready).code == 0
+    assert llmctl("down").code == 0
+    asked = llmctl("ask", "Hello", "--json")
+    assert (asked.code, asked.error["hint"]) == (3, "llmctl up")
+    assert llmctl("up", "--json").json["profile"] == ready
+
+
 def test_the_server_outlives_the_shell_that_started_it(llmctl: Llmctl, ready: str) -> None:
     started = llmctl.start("up", ready)
     started.communicate(timeout=120)

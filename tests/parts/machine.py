@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -22,6 +23,9 @@ ENGINES = Path(
 # takes a port between its choice here and its use by a server.
 _FIRST_PORT = 20000
 _PORTS_PER_WORKER = 1000
+
+# Before a server's command: end it when the process that runs the tests is killed and can no longer end it itself.
+ENDS_WITH_TESTS = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 def _ports() -> itertools.cycle[int]:

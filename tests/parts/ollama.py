@@ -131,7 +131,7 @@ def start(
     log_path = folder / "ollama.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [engine.ollama, "serve"],
+            [*machine.ENDS_WITH_TESTS, engine.ollama, "serve"],
             env=_environment(home, store, port, environ or {}),
             stdin=subprocess.DEVNULL,
             stdout=log,

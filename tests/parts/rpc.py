@@ -50,7 +50,7 @@ def start(engine: InstalledEngine, folder: Path) -> RpcGpu:
     log_path = folder / f"rpc-{port}.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [engine.rpc_server, "-H", "127.0.0.1", "-p", str(port)],
+            [*machine.ENDS_WITH_TESTS, engine.rpc_server, "-H", "127.0.0.1", "-p", str(port)],
             env={"PATH": machine.ENVIRON.get("PATH", ""), "HOME": str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=log,
