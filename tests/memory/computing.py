@@ -77,18 +77,15 @@ class Cell:
         return Placement(tuple(devices[:layers]), devices[layers], tuple(moved), self.gpus)
 
 
-def cells() -> list[Cell]:
-    """A fixed random choice: each model on the CPU, on one GPU, on two, in part; every cache type, batch and slot."""
-    chance = random.Random(5)
-    return [
-        _cell(chance, name, model, number)
-        for name, model in published.MODELS.items()
-        for number in range(_PER_MODEL if name not in published.EMBEDDING else 4)
-    ] + [
-        _overflowing(chance, name, model)
-        for name, model in published.MODELS.items()
-        for _ in range(6)
-        if "expert_count" in model.more and name not in published.EMBEDDING
+def cells(name: str) -> list[Cell]:
+    """A random choice, the same each time: the model on the CPU, on one GPU, on two, in part; every cache type, batch
+    and number of slots; for experts also those that lie on the host."""
+    chance, model = random.Random(name), published.MODELS[name]
+    if name in published.EMBEDDING:
+        return [_cell(chance, name, model, number) for number in range(4)]
+    moved = 6 if "expert_count" in model.more else 0
+    return [_cell(chance, name, model, number) for number in range(_PER_MODEL)] + [
+        _overflowing(chance, name, model) for _ in range(moved)
     ]
 
 
@@ -147,12 +144,10 @@ def mebibytes(bytes_by_device: dict[int, int]) -> dict[str, float]:
 
 
 def predict(folder: Path) -> None:
-    """Write down what is expected of the cells that are not in the record yet."""
+    """Write down what is expected of models that are not in the record yet."""
     records = load() if RECORD.exists() else []
-    known = {cell_of(record) for record in records}
-    for cell in cells():
-        if cell in known:
-            continue
+    known = {record["model"] for record in records}
+    for cell in (cell for name in published.MODELS if name not in known for cell in cells(name)):
         path = folder / f"{cell.model}.gguf"
         if not path.exists():
             published.write(published.MODELS[cell.model], path)

@@ -65,6 +65,8 @@ def _attention(model: Model, prefix: str) -> Infos:
             (f"{prefix}attn_{name}_norm.weight", "f32", (model.head, heads))
             for name, heads in (("q", model.heads), ("k", model.kv_heads))
         ]
+    if "qk_norm_rows" in model.options:
+        infos += [(f"{prefix}attn_{name}_norm.weight", "f32", (rows,)) for name, rows in (("q", q), ("k", k))]
     if "sinks" in model.options:
         infos.append((prefix + "attn_sinks.weight", "f32", (model.heads,)))
     return infos
@@ -241,6 +243,10 @@ MODELS = {
     "qwen3-30b-a3b": Model(
         "qwen3moe", 48, 2048, 32, 4, 128, 6144, 151936, 40960, options=_with("qk_norm"),
         more={"expert_count": 128, "expert_used_count": 8, "expert_feed_forward_length": 768},
+    ),
+    "olmoe-1b-7b": Model(
+        "olmoe", 16, 2048, 16, 16, 128, 1024, 50304, 4096, options=_with("qk_norm_rows"),
+        more={"expert_count": 64, "expert_used_count": 8},
     ),
     "gemma-2-2b": Model(
         "gemma2", 26, 2304, 8, 4, 256, 9216, 256000, 8192, tied=True, options=_with("post_norms"),

@@ -30,6 +30,7 @@ FAMILIES = {
     "mistral3": "llama",
     "nomic-bert": "bert",
     "nomic-bert-moe": "bert",
+    "olmoe": "olmoe",
     "phi3": "phi3",
     "qwen2": "llama",
     "qwen3": "llama",

@@ -8,19 +8,24 @@ from llmctl.core.memory.graph.node import Node
 
 def qkv(build: Build, x: Node, layer: int) -> tuple[Node, Node, Node]:
     """Three projections, or one whose result is looked at in three places (src/llama-graph.cpp:1616)."""
+    if not build.has(layer, "attn_qkv.weight"):
+        q, k, v = (build.linear(x, layer, name) for name in ("attn_q", "attn_k", "attn_v"))
+        return heads(build, layer, q, k, v)
+    whole = build.linear(x, layer, "attn_qkv")
+    q, k, v = (build.part(whole, form) for form in _forms(build, layer))
+    return q, k, v
+
+
+def heads(build: Build, layer: int, q: Node, k: Node, v: Node) -> tuple[Node, Node, Node]:
+    """Rows seen as heads."""
+    q, k, v = (build.reshape(x, *form) for x, form in zip((q, k, v), _forms(build, layer), strict=True))
+    return q, k, v
+
+
+def _forms(build: Build, layer: int) -> tuple[tuple[int, int, int], ...]:
     shape, tokens = build.shape, build.tokens
-    heads, kv_heads = shape.heads[layer], shape.kv_heads[layer]
-    forms = (
-        (shape.key_lengths[layer], heads, tokens),
-        (shape.key_lengths[layer], kv_heads, tokens),
-        (shape.value_lengths[layer], kv_heads, tokens),
-    )
-    if build.has(layer, "attn_qkv.weight"):
-        whole = build.linear(x, layer, "attn_qkv")
-        q, k, v = (build.part(whole, form) for form in forms)
-        return q, k, v
-    q, k, v = (build.linear(x, layer, name) for name in ("attn_q", "attn_k", "attn_v"))
-    return build.reshape(q, *forms[0]), build.reshape(k, *forms[1]), build.reshape(v, *forms[2])
+    key, value, kv_heads = shape.key_lengths[layer], shape.value_lengths[layer], shape.kv_heads[layer]
+    return (key, shape.heads[layer], tokens), (key, kv_heads, tokens), (value, kv_heads, tokens)
 
 
 def gated(build: Build, x: Node, layer: int, *, bias: bool = False) -> Node:
