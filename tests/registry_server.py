@@ -20,7 +20,9 @@ from typing import Literal
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 PIECE_BYTES = 1 << 16
-Fault = Literal["login", "token", "missing", "too_old", "busy", "page", "broken", "truncated", "stall", "loop", "huge"]
+Fault = Literal[
+    "login", "token", "missing", "too_old", "busy", "page", "broken", "truncated", "stall", "loop", "huge", "whole"
+]
 
 
 def digest_of(content: bytes) -> str:
@@ -130,7 +132,8 @@ class _Answer(BaseHTTPRequestHandler):
             return
         size = path.stat().st_size
         first, last, status = 0, size - 1, 200
-        if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+        wanted = "" if self.registry.blob_fault == "whole" else self.headers.get("Range", "")
+        if found := re.fullmatch(r"bytes=(\d+)-(\d+)", wanted):
             first, last, status = int(found.group(1)), min(int(found.group(2)), size - 1), 206
         elif self.registry.redirects and self.command == "GET" and not self.path.startswith("/data/"):
             # To another host name of the same machine, as a registry in front of a CDN does.

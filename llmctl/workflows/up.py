@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core import serving
-from llmctl.core.engine import DEFAULT_VERSION, MINIMUM_VERSION, version_key
+from llmctl.core.engine import DEFAULT_VERSION, MINIMUM_VERSION, is_new_enough
 from llmctl.core.pin import EnginePin
 from llmctl.core.placement import Buffer, Proof, parse_buffers
 from llmctl.core.progress import Consent, Progress, Step, StepState
@@ -115,7 +115,7 @@ class Up:
     def accept(self, running: Running) -> None:
         """Refuse a running server that cannot do what the profile asks."""
         wanted = self.profile.engine.version
-        if not new_enough(running.version):
+        if not is_new_enough(running.version):
             raise EngineMissing(
                 f"the server at {running.base_url} is Ollama {running.version}; llmctl needs {MINIMUM_VERSION}",
                 "upgrade it, or set server.port in the profile to another port",
@@ -301,8 +301,3 @@ def active(pinned: Pinned, context: int, resident: Resident) -> ActiveModel:
         runner_pid=resident.runner_pid,
         buffers=resident.witnesses.buffers,
     )
-
-
-def new_enough(version: str) -> bool:
-    key, oldest = version_key(version), version_key(MINIMUM_VERSION)
-    return key is not None and oldest is not None and key >= oldest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from collections.abc import Iterator
@@ -60,6 +61,23 @@ def test_a_registry_that_cuts_the_header_short_is_an_error(fit: Fit, registry: R
     said = fit(registry.name("llama:1b"), "--gpu", "24GiB", "--json")
     assert said.code == 1
     assert "Traceback" not in said.err
+
+
+def test_a_registry_that_knows_no_ranges_is_told_apart(fit: Fit, registry: Registry) -> None:
+    registry.blob_fault = "whole"
+    said = fit(registry.name("llama:1b"), "--gpu", "24GiB", "--json")
+    assert said.code == 1
+    assert json.loads(said.err)["error"]["code"] == "no_range"
+
+
+def test_a_registry_that_stops_sending_is_given_up(
+    fit: Fit, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmctl.system.remote_gguf.STALL_SECONDS", 0.3)
+    registry.blob_fault = "stall"
+    said = fit(registry.name("llama:1b"), "--gpu", "24GiB", "--json")
+    assert said.code == 1
+    assert "stopped sending" in json.loads(said.err)["error"]["message"]
 
 
 def test_split_files_are_read_as_one_model(tmp_path: Path, fit: Fit, shapes: dict[str, Path]) -> None:

@@ -77,8 +77,10 @@ def test_up_refuses_before_the_load_what_would_not_lie_on_the_gpu(
     assert "llmctl fit" in refused.error["hint"]
     nothing = llmctl("up", profile(llmctl, starter_gguf, "partial", 1), "--json")
     assert (nothing.code, nothing.error["code"]) == (5, "does_not_fit")
-    pulled = llmctl("pull", str(starter_gguf), "--profile", profile(llmctl, starter_gguf, "full", 240), "--json")
-    assert pulled.code in {3, 5}
-    accepted = llmctl("up", profile(llmctl, starter_gguf, "full", 240), "--allow-offload", "--json")
+    asked = profile(llmctl, starter_gguf, "full", 240)
+    accepted = llmctl("up", asked, "--allow-offload", "--json")
     assert (accepted.code, accepted.json["models"][0]["place"]) == (0, "partial")
+    pulled = llmctl("pull", str(starter_gguf), "--profile", asked, "--yes", "--json")
+    assert (pulled.code, pulled.error["code"]) == (5, "does_not_fit")
+    assert llmctl("pull", str(starter_gguf), "--profile", asked, "--yes", "--allow-offload").code == 0
     llmctl("down")
