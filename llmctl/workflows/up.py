@@ -182,10 +182,9 @@ class Up:
             changed |= pinned.changed
             if spec.resident:
                 model, loaded = self.make_resident(running, pinned, self.context(spec))
-                model = replace(model, predicted=passed.predicted)
                 gate.learn(self.services.server.paths.state, running.version, model)
                 changed |= loaded
-                active.append(model)
+                active.append(replace(model, predicted=passed.predicted))
             self.services.server.record(self.state(running, tuple(active)))
         return UpResult(
             profile=self.profile.reference,
@@ -207,8 +206,7 @@ class Up:
         client = self.services.client(running.base_url)
         server = self.services.server
         passed = gate.admit(spec, self.profile, running, server, client, runs=runs, allow_offload=self.allow_offload)
-        state: StepState = "skipped" if passed.predicted is None else "done"
-        self.progress(Step(f"fit {spec.name}", "fit", state, passed.words))
+        self.progress(Step(f"fit {spec.name}", "fit", "done" if passed.predicted else "skipped", passed.words))
         return passed
 
     def keep(self, library: Library, lock: Lock, pin: Pin) -> Lock:

@@ -80,7 +80,19 @@ def test_up_refuses_before_the_load_what_would_not_lie_on_the_gpu(
     asked = profile(llmctl, starter_gguf, "full", 240)
     accepted = llmctl("up", asked, "--allow-offload", "--json")
     assert (accepted.code, accepted.json["models"][0]["place"]) == (0, "partial")
-    pulled = llmctl("pull", str(starter_gguf), "--profile", asked, "--yes", "--json")
-    assert (pulled.code, pulled.error["code"]) == (5, "does_not_fit")
-    assert llmctl("pull", str(starter_gguf), "--profile", asked, "--yes", "--allow-offload").code == 0
+    llmctl("down")
+
+
+def test_pull_refuses_too(llmctl: Llmctl, ready: str, starter_gguf: Path, rpc_gpu: RpcGpu) -> None:
+    """The server holds no model here: the stand-in has one client at a time, so a busy one shows nobody its memory."""
+    llmctl.environ |= rpc_gpu.environ
+    asked = Path(profile(llmctl, starter_gguf, "full", 240))
+    text = asked.read_text()
+    asked.write_text(text.replace("require: full", "require: none").replace("}\ngpu", ", resident: false}\ngpu"))
+    assert llmctl("up", str(asked)).code == 0
+    asked.write_text(text)
+    pulled = llmctl("pull", str(starter_gguf), "--profile", str(asked), "--yes", "--json")
+    assert pulled.code == 5, (pulled.out, pulled.err)
+    assert pulled.error["code"] == "does_not_fit"
+    assert llmctl("pull", str(starter_gguf), "--profile", str(asked), "--yes", "--allow-offload").code == 0
     llmctl("down")
