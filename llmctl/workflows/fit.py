@@ -55,6 +55,7 @@ class Machine:
     host: Host
     engine_version: str | None = None
     learnt: Learnt | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,13 @@ def judge(
 ) -> Fit:
     """The verdict on one model, with its tables where they are asked for."""
     model = source.model()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (machine.note,) if machine.note else ()
     if quantization is not None:
         other = solve.as_quantized(model, quantization)
         if other is None:
             raise UsageError(f"{source.name} has tensors of an unknown type, so it cannot be computed in another")
-        model, notes = other, (f"{quantization} as llama-quantize would make it; a published file may differ",)
+        model = other
+        notes = (*notes, f"{quantization} as llama-quantize would make it; a published file may differ")
     result = verdicts.judge(model, asked, source.name, machine.engine_version, typed)
     speed = seen_speed(source, result, machine) or result.speed
     result = replace(result, notes=(*notes, *result.notes), speed=speed)
@@ -284,7 +286,8 @@ def this_machine(backend: str, state: Path, engine_version: str | None, *, look:
         runtime = runtime_bytes(backend, known.runtime_bytes(engine, inventory.driver_version, gpu.name))
         free = gpu.total_bytes if gpu.free_bytes is None else gpu.free_bytes
         cards.append(Card(gpu.name, gpu.total_bytes, free, runtime))
-    return Machine(distinct(cards), memory, engine_version, known)
+    note = f"no GPU is seen here ({inventory.unavailable}); --gpu 24GiB supposes one" if not cards else None
+    return Machine(distinct(cards), memory, engine_version, known, note)
 
 
 def distinct(cards: Sequence[Card]) -> tuple[Card, ...]:
