@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def read_only(folder: Path) -> Iterator[None]:
 
 def on_a_terminal(llmctl: Llmctl, *arguments: str, columns: int) -> str:
     """What a terminal of that width shows in the end."""
-    session = f"llmctl-{os.getpid()}-{columns}"
+    # A name of its own: one that was just killed may still be on its way out.
+    session = f"llmctl-{uuid.uuid4()}"
     command = " ".join([sys.executable, "-m", "llmctl", *arguments])
     environ = {**os.environ, **llmctl.environ, "TERM": "xterm-256color"}
     tmux = ["tmux", "-L", session]
