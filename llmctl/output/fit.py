@@ -136,7 +136,7 @@ def closing_rows(result: Fit) -> list[tuple[str, str]]:
 def speed_words(speed: Speed | None) -> str:
     if speed is None or speed.tokens_per_second_low is None or speed.tokens_per_second_high is None:
         return ""
-    text = f"{speed.tokens_per_second_low:.3g} to {speed.tokens_per_second_high:.3g} tokens/s"
+    text = f"{rate(speed.tokens_per_second_low)} to {rate(speed.tokens_per_second_high)} tokens/s"
     first_low, first_high = speed.first_token_seconds_low, speed.first_token_seconds_high
     if first_low is not None and first_high is not None:
         text += f", {first_high:.1f} to {first_low:.1f} s to the first after {speed.prompt_tokens:,} tokens"
@@ -180,6 +180,11 @@ def quantization_lines(found: Sequence[Quantized], width: int) -> list[str]:
         for one in found
     ]
     return table(["quantization", "bits", "file", "on GPU", "fits"], rows, width)
+
+
+def rate(tokens_per_second: float) -> str:
+    """Two or three digits that mean something."""
+    return f"{tokens_per_second:,.0f}" if tokens_per_second >= 100 else f"{tokens_per_second:.3g}"
 
 
 def wrapped(text: str, width: int) -> list[str]:
