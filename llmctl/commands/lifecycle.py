@@ -68,7 +68,7 @@ def bring_up(
     with out.progress() as progress:
         progress(Step("profile", "profile", "done", chosen.words))
         consent = out.consent(yes)
-        work = Up(profile, env.lock_path(profile), env.services(), progress, consent, update, allow_offload)
+        work = Up(profile, env.lock_path(profile), env.services(), progress, consent, update)
         return work.run()
 
 

@@ -65,11 +65,12 @@ def pull(
     """
     env: Env = ctx.obj
     out = Output(env, json)
-    chosen = env.profile(profile)
+    declared = env.profile(profile)
+    chosen = declared.partial if allow_offload else declared
     spec = models.spec_for(chosen, model, name, quantization)
     running, library, lock_path = at(env, chosen)
     with out.progress() as progress:
-        models.admit(spec, chosen, running, env.server, env.client(running.base_url), allow_offload)
+        models.admit(spec, chosen, running, env.server, env.client(running.base_url))
         result = models.pull(
             spec, library, lock_path, running, update=update, progress=progress, consent=out.consent(yes)
         )

@@ -134,13 +134,12 @@ def admit(
     client: Client,
     *,
     runs: bool = False,
-    allow_offload: bool = False,
 ) -> Passed:
     """The gate for a server that runs, with what it would evict counted as free.
 
     A model that `runs` is not refused, and for it no registry is asked: the proof tells where it lies.
     """
-    require = "partial" if allow_offload else profile.gpu.require
+    require = profile.gpu.require
     if require == "none":
         return Passed("unknown", "not asked: no GPU is required")
     environ: Mapping[str, str] = server.environ

@@ -99,13 +99,11 @@ def name_of_file(path: str) -> str:
     return str(ModelRef.parse(name))
 
 
-def admit(
-    spec: ModelSpec, profile: Profile, running: Running, server: Server, client: Client, allow_offload: bool
-) -> None:
+def admit(spec: ModelSpec, profile: Profile, running: Running, server: Server, client: Client) -> None:
     """Refuse a download that would not lie where the profile wants it."""
     from llmctl.workflows import gate
 
-    gate.admit(spec, profile, running, server, client, allow_offload=allow_offload)
+    gate.admit(spec, profile, running, server, client)
 
 
 def pull(

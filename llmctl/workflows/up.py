@@ -68,7 +68,6 @@ class Up:
     progress: Progress
     consent: Consent
     update: bool = False
-    allow_offload: bool = False
 
     def run(self) -> UpResult:
         waited: list[str] = []
@@ -205,7 +204,7 @@ class Up:
         runs = known is not None and process.runner_of(known.weights_digest, running.pid) is not None
         client = self.services.client(running.base_url)
         server = self.services.server
-        passed = gate.admit(spec, self.profile, running, server, client, runs=runs, allow_offload=self.allow_offload)
+        passed = gate.admit(spec, self.profile, running, server, client, runs=runs)
         self.progress(Step(f"fit {spec.name}", "fit", "done" if passed.predicted else "skipped", passed.words))
         return passed
 
