@@ -239,8 +239,9 @@ The rules are proved for Ollama {versions}. For another version `llmctl fit` say
 
 ## What the words mean
 
-- **exact**: equal to the engine's own figure, to the last digit that it prints. Weights, cache and state are exact for
-  every architecture below, on every backend; compute buffers are exact on the CPU and on ggml's RPC backend.
+- **exact**: equal to the engine's own figure, to the last digit that it prints, on the CPU and on ggml's RPC backend:
+  compute buffers for every architecture below; weights, cache and state for those that have fits below (the trials
+  print them). On CUDA, weights and cache follow CUDA's own padding and agree with the published cases.
 - **bound**: not below the truth. Compute buffers on CUDA are bounds. CUDA pads rows, copies quantized keys and values
   to 16 bits, stages the weights of host layers on the GPU, fuses operations, and decides by card which flash attention
   it has; the CPU and RPC backends do none of this, so cells measured on them prove nothing about it. What
