@@ -220,6 +220,7 @@ def page(folder: Path) -> str:
         own="\n".join(own_table(every, placed)),
         totals="\n".join(beside_table(totals)),
         compute="\n".join(beside_table(beside)),
+        q4_k_m=accuracy_published.llama_as_q4_k_m(folder),
         published="\n".join(accuracy_published.table(folder)),
         hardware="\n".join(cuda_cells.table()),
     )
@@ -238,8 +239,9 @@ The rules are proved for Ollama {versions}. For another version `llmctl fit` say
 
 ## What the words mean
 
-- **exact**: equal to the engine's own figure, to the last digit that it prints. Weights, cache and state are exact for
-  every architecture below, on every backend; compute buffers are exact on the CPU and on ggml's RPC backend.
+- **exact**: equal to the engine's own figure, to the last digit that it prints, on the CPU and on ggml's RPC backend:
+  compute buffers for every architecture below; weights, cache and state for those that have fits below (the trials
+  print them). On CUDA, weights and cache follow CUDA's own padding and agree with the published cases.
 - **bound**: not below the truth. Compute buffers on CUDA are bounds. CUDA pads rows, copies quantized keys and values
   to 16 bits, stages the weights of host layers on the GPU, fuses operations, and decides by card which flash attention
   it has; the CPU and RPC backends do none of this, so cells measured on them prove nothing about it. What
@@ -272,7 +274,15 @@ Compute buffers alone (the server prints two places):
 ## Published cases
 
 What others logged on real cards, and what is predicted from the same model's shape. MiB. On CUDA a compute buffer is a
-bound: it must not be below what was logged.
+bound: it must not be below what was logged. Read these rows with three reservations:
+
+- The lengths of DeepSeek Coder V2, Gemma 4, Qwen3.5, Qwen3.6 and GLM 5.2 were not read from those files. Where a log
+  does not name them they were chosen so that its figures come out: these rows test how the cache grows with context,
+  slots and cache type, not whether such a header is read rightly.
+- The Llama 3.1 8B row is passed on as Q4_K_M. Its weights are those that llama-quantize makes for Q4_0 (as Q4_K_M they
+  would be {q4_k_m}), so it is compared as that.
+- The cards of the Qwen3 0.6B and OLMoE rows are AMD's, and the logs do not say how many layers were on the GPU in part;
+  half are assumed, and that q8_0 means the cache too.
 
 {published}
 

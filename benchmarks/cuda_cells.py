@@ -226,9 +226,11 @@ def main() -> None:
         files = {key: published.write(model, folder / f"{key}.gguf") for key, model in published.MODELS.items()}
         files |= {file.name: file.absolute() for file in given.model}
         record: Record = {"engine": "llama.cpp b10760", "hardware": None, "driver": None, "cells": predictions(files)}
-        write(record, given.record)
-        print(f"{len(record['cells'])} predictions in {given.record}")
         here = nvml.gpus()
+        # What another machine measured is not lost to one without a card.
+        if here.gpus or not (given.record.exists() and json.loads(given.record.read_text())["hardware"]):
+            write(record, given.record)
+            print(f"{len(record['cells'])} predictions in {given.record}")
         if not here.gpus:
             sys.exit(f"no NVIDIA GPU here, so nothing was built or measured: {here.unavailable}")
         if not (shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").exists()):

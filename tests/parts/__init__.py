@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 
 from tests.parts import engine, nvml, starter, tmpfs
 
@@ -52,6 +53,11 @@ def _tmpfs() -> Part:
     return Part(reason is None, reason or "a small file system that fills up")
 
 
+def _atheris() -> Part:
+    real = find_spec("atheris") is not None
+    return Part(real, "a fuzzer that sees which lines are reached" if real else "PyPI has none for this Python")
+
+
 def _program(name: str) -> Callable[[], Part]:
     def find() -> Part:
         path = shutil.which(name)
@@ -66,6 +72,7 @@ FINDERS: dict[str, Callable[[], Part]] = {
     "rpc": _rpc,
     "nvml": _nvml,
     "tmpfs": _tmpfs,
+    "atheris": _atheris,
     **{name: _program(name) for name in ("tmux", "bash", "zsh", "fish")},
 }
 
