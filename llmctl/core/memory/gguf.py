@@ -133,6 +133,7 @@ def parse(read: Read, size_bytes: int) -> Gguf:
     tensors = tuple(_tensors(cursor, tensor_count))
     alignment = _alignment(metadata)
     data_offset = -(-cursor.position // alignment) * alignment
+    _check_places(tensors, alignment)
     for tensor in tensors:
         _check_extent(tensor, data_offset, alignment, size_bytes)
     return Gguf(version, metadata, tensors, data_offset, size_bytes)
@@ -217,6 +218,19 @@ def _alignment(metadata: dict[str, Value]) -> int:
     if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
         raise GgufError(f"`general.alignment` is {alignment!r}; it is a power of 2")
     return alignment
+
+
+def _check_places(tensors: tuple[Tensor, ...], alignment: int) -> None:
+    """Each tensor begins where the one before ends, padded: ggml/src/gguf.cpp:779 at b10760. Unknown types end the check."""
+    expected = 0
+    for tensor in tensors:
+        if tensor.offset != expected:
+            raise GgufError(
+                f"the tensor {tensor.name!r} begins at {tensor.offset:,}; the one before ends at {expected:,}"
+            )
+        if tensor.size_bytes is None:
+            return
+        expected += -(-tensor.size_bytes // alignment) * alignment
 
 
 def _check_extent(tensor: Tensor, data_offset: int, alignment: int, size_bytes: int) -> None:

@@ -171,6 +171,9 @@ def from_gguf(header: Gguf) -> Shape:
     heads = _per_layer(keys, "attention.head_count", layers, 0)
     window, sliding = _sliding(architecture, keys, layers)
     key_lengths, value_lengths = _head_lengths(keys, heads, embedding, sliding)
+    experts, used = _integer(keys, "expert_count", 0), _integer(keys, "expert_used_count", 0)
+    if experts and not 1 <= used <= experts:
+        raise GgufError(f"`{prefix}expert_used_count` is {used}; of {experts} experts 1 to {experts} are used")
     nextn = min(_integer(keys, "nextn_predict_layers", 0), layers - 1)
     return Shape(
         architecture=architecture,
@@ -187,8 +190,8 @@ def from_gguf(header: Gguf) -> Shape:
         window=window,
         window_kind=_WINDOWS[architecture].kind if any(sliding) else "none",
         sliding=sliding,
-        experts=_integer(keys, "expert_count", 0),
-        experts_used=_integer(keys, "expert_used_count", 0),
+        experts=experts,
+        experts_used=used,
         mla="attention.key_length_mla" in keys,
         has_cache=architecture not in _NO_CACHE,
         pooling=_integer(keys, "pooling_type", 0),
