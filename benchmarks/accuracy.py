@@ -233,9 +233,9 @@ Written by `python benchmarks/accuracy.py`; every figure is computed by it. Mach
 
 The reference is llama-server itself ({engine}): started on a sparse file with the header of a published model, it says
 what it will allocate before it allocates it. {cells} settings of compute buffers and {fits} fits are recorded in
-`tests/memory/cells`, with the command of each. Not every prediction was blind: in the first blind run 138 of the 146 fits were
-equal, and the code was corrected for the others; the two-GPU compute cells were corrected too, and after that a fresh random
-set was predicted and committed before it was measured. What is recorded is the state after these corrections.
+`tests/memory/cells`, with the command of each. Not every prediction was blind: in the first blind run 138 of the 146
+fits were equal, and the code was corrected for the others; the two-GPU compute cells were corrected too, and after that
+a fresh random set was predicted and committed before it was measured. Recorded is the state after the corrections.
 {refused} of the settings are refused by llama-server, and are predicted to be refused.
 The rules are proved for Ollama {versions}. For another version `llmctl fit` says `unverified for <version>`.
 

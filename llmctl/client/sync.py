@@ -79,6 +79,7 @@ class Client:
         self._json("POST", "/api/generate", fields, answer_seconds=None)
 
     def unload(self, name: str) -> None:
+        """Ask for the end of a model's stay. Answers before its runner is gone; `ps` shows it a little longer."""
         self._json("POST", "/api/generate", {"model": name, "keep_alive": 0, "stream": False})
 
     def pull(self, name: str, *, insecure: bool = False) -> Iterator[PullEvent]:

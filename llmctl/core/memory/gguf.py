@@ -221,7 +221,10 @@ def _alignment(metadata: dict[str, Value]) -> int:
 
 
 def _check_places(tensors: tuple[Tensor, ...], alignment: int) -> None:
-    """Each tensor begins where the one before ends, padded: ggml/src/gguf.cpp:779 at b10760. Unknown types end the check."""
+    """Each tensor begins where the one before ends, padded (ggml/src/gguf.cpp:779 at b10760).
+
+    The check ends at a type that is not known here, and so has no known size.
+    """
     expected = 0
     for tensor in tensors:
         if tensor.offset != expected:
