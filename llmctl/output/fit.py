@@ -139,7 +139,7 @@ def speed_words(speed: Speed | None) -> str:
     text = f"{rate(speed.tokens_per_second_low)} to {rate(speed.tokens_per_second_high)} tokens/s"
     first_low, first_high = speed.first_token_seconds_low, speed.first_token_seconds_high
     if first_low is not None and first_high is not None:
-        text += f", {first_high:.1f} to {first_low:.1f} s to the first after {speed.prompt_tokens:,} tokens"
+        text += f", {first_low:.1f} to {first_high:.1f} s to the first after {speed.prompt_tokens:,} tokens"
     return f"{text} ({speed.basis})"
 
 

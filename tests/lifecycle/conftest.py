@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,14 @@ class Llmctl:
         text = PROFILE.format(port=port or machine.free_port(), source=source, require=require, context=context)
         path.write_text(text)
         return str(path)
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL, and wait until the kernel has ended it."""
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while pid in self.owned():
+            assert time.monotonic() < deadline, f"pid {pid} does not end"
+            time.sleep(0.02)
 
     def owned(self) -> list[int]:
         """Processes that carry this HOME's state folder as their owner."""

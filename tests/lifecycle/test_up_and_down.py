@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,9 @@ def test_up_without_a_name_after_down_is_the_same_profile_again(llmctl: Llmctl, 
 def test_the_server_outlives_the_shell_that_started_it(llmctl: Llmctl, ready: str) -> None:
     started = llmctl.start("up", ready)
     started.communicate(timeout=120)
-    os.killpg(started.pid, signal.SIGHUP) if started.poll() is None else None
+    with suppress(ProcessLookupError):
+        # What a terminal sends to everything in its session when its window is closed.
+        os.killpg(started.pid, signal.SIGHUP)
     assert llmctl("status", "--quiet").code == 0
 
 
@@ -129,7 +132,7 @@ def test_down_ends_runners_whose_server_was_killed(llmctl: Llmctl, ready: str) -
     assert llmctl("up", ready).code == 0
     server, *runners = llmctl.owned()
     assert runners
-    os.kill(server, signal.SIGKILL)
+    llmctl.kill(server)
     assert runners == llmctl.owned()
     assert llmctl("status").code == 3
     assert llmctl("down").code == 0
@@ -139,7 +142,7 @@ def test_down_ends_runners_whose_server_was_killed(llmctl: Llmctl, ready: str) -
 def test_up_after_a_killed_server_ends_its_orphans(llmctl: Llmctl, ready: str) -> None:
     assert llmctl("up", ready).code == 0
     server, *runners = llmctl.owned()
-    os.kill(server, signal.SIGKILL)
+    llmctl.kill(server)
     assert llmctl("up", ready).code == 0
     assert not set(runners) & set(llmctl.owned())
 
@@ -183,7 +186,7 @@ def test_ctrl_c_says_so_and_the_next_up_continues(llmctl: Llmctl, ready: str) ->
 def test_a_runner_that_died_is_seen_and_loaded_again(llmctl: Llmctl, ready: str) -> None:
     up = llmctl("up", ready, "--json").json
     runner = llmctl.owned()[-1]
-    os.kill(runner, signal.SIGKILL)
+    llmctl.kill(runner)
     # /api/ps goes on showing it: nothing has asked the dead runner yet.
     assert llmctl("status", "--quiet").code == 5
     assert llmctl("up", ready).code == 0

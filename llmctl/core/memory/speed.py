@@ -95,8 +95,8 @@ def expect(read: Read, names: Sequence[str]) -> Speed | None:
         round(1 / slow, 2) if slow else None,
         round(1 / fast, 2) if fast else None,
         read.prompt_tokens,
-        None if first_slow is None else round(first_slow + slow, 2),
         None if first_fast is None else round(first_fast + fast, 2),
+        None if first_slow is None else round(first_slow + slow, 2),
         _basis(read, [card for card in cards if card]),
     )
 
