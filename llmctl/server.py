@@ -156,10 +156,7 @@ class Server:
         """The model folder for an owned server (product: whose server, whose store)."""
         if profile.private:
             return self.paths.data / profile.name / "models"
-        if given := self.environ.get("OLLAMA_MODELS"):
-            return Path(given).expanduser().absolute()
-        users = Path("~/.ollama/models").expanduser()
-        return users if users.is_dir() else self.paths.models
+        return default_store(self.environ, self.paths.models)
 
     def home(self, profile: Profile) -> Path:
         """HOME for the engine, which panics without one and keeps its key pair there."""
@@ -265,6 +262,14 @@ def taken(address: Address) -> PortInUse:
         f"port {address.port} on {address.host} is taken by {who}",
         "set server.port in the profile to a free port, or end that program",
     )
+
+
+def default_store(environ: Mapping[str, str], own: Path) -> Path:
+    """Where Ollama keeps its models: OLLAMA_MODELS, else the user's usual folder where it is there, else `own`."""
+    if given := environ.get("OLLAMA_MODELS"):
+        return Path(given).expanduser().absolute()
+    usual = Path(environ.get("HOME", "~")).expanduser() / ".ollama" / "models"
+    return usual if usual.is_dir() else own
 
 
 def store_of(server: process.Process) -> str | None:

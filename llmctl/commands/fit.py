@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,8 +17,6 @@ from llmctl.output.fit import fit_lines, together_lines
 from llmctl.workflows import fit as workflow
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llmctl.core.profile import Profile
     from llmctl.env import Env
 
@@ -139,8 +138,12 @@ def store(env: Env, profile: Profile | None) -> Path | None:
     """Where models lie that are here already."""
     state = env.state if env.paths.state_file.exists() else None
     if state is not None and state.store:
-        return workflow.folder(state.store)
-    return env.server.store(profile) if profile else workflow.default_store(env.environ, env.paths.models)
+        return Path(state.store)
+    if profile is not None:
+        return env.server.store(profile)
+    from llmctl.server import default_store
+
+    return default_store(env.environ, env.paths.models)
 
 
 def machine_for(env: Env, gpu: str | None, backend: str) -> workflow.Machine:

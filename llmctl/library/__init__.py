@@ -81,10 +81,6 @@ class Library:
         """The lock at `path`; an empty one when there is none. LockError when it is damaged."""
         return lock_file.read(path)
 
-    def write_lock(self, path: Path, lock: Lock) -> None:
-        """Replace the lock file, unless it says this already."""
-        lock_file.write(path, lock)
-
     def change_lock(self, path: Path, change: Callable[[Lock], Lock]) -> Lock:
         """Read, change and write, with no other llmctl in between."""
         return lock_file.change(path, change)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from llmctl.core.serving import MARKER
 from llmctl.errors import EngineMissing
 
-MARKER = "LLMCTL_OWNER"
 POLL_SECONDS = 0.02
 PROC = Path("/proc")
 

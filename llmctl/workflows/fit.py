@@ -115,18 +115,6 @@ def find_spec(
     return find(spec.name, store, environ)
 
 
-def folder(path: str) -> Path:
-    return Path(path)
-
-
-def default_store(environ: Mapping[str, str], own: Path) -> Path:
-    """Where Ollama keeps its models when nobody says otherwise, else llmctl's own folder."""
-    if given := environ.get("OLLAMA_MODELS"):
-        return Path(given).expanduser()
-    usual = Path(environ.get("HOME", "~")).expanduser() / ".ollama" / "models"
-    return usual if usual.is_dir() else own
-
-
 def _stored(ref: ModelRef, store: Path) -> Source | None:
     """The model in Ollama's store; None where it is not there or cannot be read."""
     from llmctl.library.weights import blob_path, manifest_of

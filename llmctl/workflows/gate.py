@@ -13,6 +13,7 @@ from llmctl.core.memory.decide import Card, Host, decide
 from llmctl.core.memory.fit import DEFAULT_VERSION, Typed
 from llmctl.core.memory.needs import Model
 from llmctl.errors import LlmctlError, Refused
+from llmctl.server import default_store
 from llmctl.system import process
 from llmctl.workflows import fit
 
@@ -149,7 +150,7 @@ def admit(
     if not seen.machine.cards:
         return Passed("unknown", "no GPU is seen")
     seen = freed(seen, sum(model.size_vram_bytes for model in client.ps()))
-    store = Path(running.store) if running.store else fit.default_store(environ, server.paths.models)
+    store = Path(running.store) if running.store else default_store(environ, server.paths.models)
     try:
         source = fit.find_spec(spec, store, server.environ, here_only=runs)
     except LlmctlError as error:
