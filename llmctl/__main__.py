@@ -24,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         # Pressed while modules were still being imported; later, cli.main says so itself.
         return 130
+    finally:
+        # The interpreter's last collection, at exit, would walk every object of every module: 15 ms for nothing.
+        gc.freeze()
 
 
 if __name__ == "__main__":

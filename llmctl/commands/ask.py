@@ -11,7 +11,7 @@ from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_m
 from llmctl.errors import AnswerCut, ExitCode
 from llmctl.output import Output
 from llmctl.output.answer import MarkdownBlocks, Silence, Tokens, statistics
-from llmctl.workflows.ask import Answer, prompt_pieces, utf8
+from llmctl.workflows.ask import Answer, learn_speed, prompt_pieces, utf8
 from llmctl.workflows.ask import ask as run_ask
 from llmctl.workflows.target import target
 
@@ -89,17 +89,9 @@ def ask(
         )
     finally:
         view.end()
-    learn_speed(env, profile, where.model, answer)
-    return finish(out, answer, schema, fields, stats)
-
-
-def learn_speed(env: Env, profile: str | None, model: str, answer: Answer) -> None:
-    """What `llmctl fit` tells of the speed from then on."""
-    from llmctl.workflows import gate
-
     state = env.state_of(profile)
-    known = state.model(model) if state else None
-    gate.learn_speed(env.paths.state, known, answer.completion_tokens, answer.tokens_per_second)
+    learn_speed(env.paths.state, state.model(where.model) if state else None, answer)
+    return finish(out, answer, schema, fields, stats)
 
 
 def options(max_tokens: int | None, seed: int | None, temperature: float | None) -> dict[str, Any]:

@@ -14,8 +14,11 @@ from llmctl.errors import LlmctlError, NotFound, ServerUnreachable, StreamEnded,
 
 if TYPE_CHECKING:
     from llmctl.client import Chunk, Client
+    from llmctl.server import ActiveModel
 
 PIECE_BYTES = 1 << 16
+# A shorter answer says more about its start than about its speed.
+TELLING_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,18 @@ def context_of(client: Client, model: str, digest: str | None) -> int | None:
     chosen = [entry for entry in loaded if entry.digest == digest or entry.name in names] or loaded
     lengths = {entry.context_length for entry in chosen}
     return lengths.pop() if len(lengths) == 1 else None
+
+
+def learn_speed(state: Path, model: ActiveModel | None, answer: Answer) -> None:
+    """Note how fast an answer came; `llmctl fit` tells it from then on."""
+    speed = answer.tokens_per_second
+    if model is None or speed is None or answer.completion_tokens < TELLING_TOKENS:
+        return
+    from llmctl.system import learnt
+
+    known = learnt.read(state)
+    known.add_speed(model.weights_digest, model.place, speed)
+    learnt.write(state, known)
 
 
 def prompt_pieces(argument: str | None, paths: Iterable[Path], stdin: BinaryIO | None) -> Iterator[str]:

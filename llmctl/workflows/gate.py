@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # Names of the engine's devices begin with their back end: CUDA0, ROCm0, Vulkan0, RPC0.
 RPC = "RPC"
-TELLING_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -192,15 +191,4 @@ def learn(state: Path, version: str, model: ActiveModel) -> None:
         return
     known = learnt.read(state)
     known.add_runtime(version, inventory.driver_version, inventory.gpus[0].name, held[0] - printed)
-    learnt.write(state, known)
-
-
-def learn_speed(state: Path, model: ActiveModel | None, tokens: int, tokens_per_second: float | None) -> None:
-    """Note how fast an answer came. A short one says more about its start than about its speed."""
-    from llmctl.system import learnt
-
-    if model is None or tokens_per_second is None or tokens < TELLING_TOKENS:
-        return
-    known = learnt.read(state)
-    known.add_speed(model.weights_digest, model.place, tokens_per_second)
     learnt.write(state, known)
