@@ -80,16 +80,17 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes, mode: int =
     with translated("write", path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write_through(temporary, data, mode)
+            write_through(temporary, data, mode)
             temporary.replace(target)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
-def _write_through(path: Path, data: bytes, mode: int) -> None:
+def write_through(path: Path, data: bytes, mode: int) -> None:
+    """Write a new file to the disk itself. OSError is the caller's."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
@@ -97,7 +98,7 @@ def _write_through(path: Path, data: bytes, mode: int) -> None:
         os.fsync(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut, where the file system can sync folders."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

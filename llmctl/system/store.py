@@ -1,0 +1,224 @@
+"""Ollama's model store on disk: manifests by name, blobs by digest, and what unfinished downloads left.
+
+Layout (ollama v0.34.0 manifest/paths.go): `manifests/<host>/<namespace>/<model>/<tag>` and `blobs/sha256-<64 hex>`;
+`blobs/sha256-<hex>-partial` is a sparse file of an unfinished pull and `…-partial-<N>` the note of one of its parts.
+llmctl's own unfinished files lie in `.llmctl/` beside them: on the same file system, so that a rename finishes
+them, and out of `blobs/`, where Ollama deletes what it does not know when it starts. The server lists the folder
+anew at every request, so nothing here needs one, and a running one sees every change.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmctl.core.model import ModelRef
+from llmctl.errors import LlmctlError, NotFound, UsageError
+from llmctl.system.files import make_folder, read_bounded, sync_folder, translated, write_through
+
+LARGEST_MANIFEST_BYTES = 4 << 20
+SCRATCH = ".llmctl"
+FILE_MODE = 0o644
+
+_BLOB = re.compile(r"sha256-([0-9a-f]{64})")
+_PARTIAL = re.compile(r"sha256-([0-9a-f]{64})-partial(-\d+)?")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of `blobs/`. `size_bytes` is its length, `disk_bytes` what it takes: a partial download is sparse.
+
+    `digest` is `sha256:<64 hex>` by its name, which nobody has hashed. None for a name that Ollama does not know.
+    """
+
+    path: Path
+    digest: str | None
+    partial: bool
+    size_bytes: int
+    disk_bytes: int
+    modified_seconds: float
+
+
+class Store:
+    """The model store at `path`. Reading needs nothing but the right to read; OSError ends here."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def blobs_folder(self) -> Path:
+        return self.path / "blobs"
+
+    @property
+    def scratch(self) -> Path:
+        """Where llmctl's unfinished files lie. Not made by asking."""
+        return self.path / SCRATCH
+
+    def blob(self, digest: str) -> Path:
+        """Where the blob `sha256:<64 hex>` lies or would lie."""
+        if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+            raise ValueError(f"not a digest: {digest!r}")
+        return self.blobs_folder / digest.replace(":", "-")
+
+    def manifest_path(self, ref: ModelRef) -> Path:
+        """Where the manifest of `ref` lies or would lie. Ollama keeps the case that a name first came in."""
+        path = self.path / "manifests"
+        for part in (ref.host, ref.namespace, ref.model, ref.tag):
+            exact = path / part
+            path = exact if exact.exists() else next(iter(_same_but_for_case(path, part)), exact)
+        return path
+
+    def manifest(self, ref: ModelRef) -> bytes | None:
+        """The bytes of a manifest, None where the store has no such name. LlmctlError where it cannot be read."""
+        try:
+            return read_bounded(self.manifest_path(ref), LARGEST_MANIFEST_BYTES)
+        except NotFound:
+            return None
+
+    def names(self) -> Iterator[ModelRef]:
+        """Every name with a manifest, in no order. Files that Ollama would not list are left out."""
+        root = self.path / "manifests"
+        for host, namespace, model in _folders(root, 3):
+            folder = root / host / namespace / model
+            for entry in _entries(folder):
+                try:
+                    ref = ModelRef.parse(f"{host}/{namespace}/{model}:{entry.name}")
+                except UsageError:
+                    continue
+                if entry.is_file():
+                    yield ref
+
+    def files(self) -> Iterator[StoredFile]:
+        """What lies in `blobs/`, in no order: blobs, unfinished pulls, and what is neither."""
+        for entry in _entries(self.blobs_folder):
+            with suppress(FileNotFoundError):
+                # A symlink counts as what it points to; one that points nowhere is no blob.
+                found = entry.stat()
+                whole, part = _BLOB.fullmatch(entry.name), _PARTIAL.fullmatch(entry.name)
+                match = whole or part
+                yield StoredFile(
+                    Path(entry.path),
+                    f"sha256:{match.group(1)}" if match else None,
+                    part is not None,
+                    found.st_size,
+                    found.st_blocks * 512,
+                    found.st_mtime,
+                )
+
+    def place(self, temporary: Path, digest: str) -> None:
+        """Make a finished file of the scratch folder the blob `digest`. The caller has hashed it.
+
+        It gets Ollama's mode and, where llmctl may give files away, the owner of the folder. A symlink in its
+        place is replaced, not followed; a reader of the old blob keeps the old bytes.
+        """
+        target = self.blob(digest)
+        with translated("write", target):
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._finish(temporary, target)
+
+    def write_manifest(self, ref: ModelRef, content: bytes) -> None:
+        """Give `ref` the manifest `content`, as a whole. Its blobs come first, or a server could serve half of it."""
+        target = self.manifest_path(ref)
+        temporary = self.make_scratch() / f"manifest-{os.urandom(8).hex()}"
+        with translated("write", target):
+            try:
+                write_through(temporary, content, FILE_MODE)
+                self._finish(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def remove_manifest(self, ref: ModelRef) -> None:
+        """Forget a name. Its blobs stay. Folders that became empty go, as Ollama does it."""
+        path = self.manifest_path(ref)
+        with translated("delete", path):
+            path.unlink(missing_ok=True)
+        for folder in list(path.parents)[:3]:
+            with suppress(OSError):
+                folder.rmdir()
+
+    def make_scratch(self) -> Path:
+        """The scratch folder, made where it is missing."""
+        self._make_folder(self.path)
+        make_folder(self.scratch, 0o700)
+        with translated("make", self.scratch):
+            _give(self.scratch, self.path)
+        return self.scratch
+
+    @contextmanager
+    def changing(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Keep other llmctl from changing this store meanwhile; `waiting` is called once where one is at it.
+
+        The lock is on the folder itself, so that users who share a store share the lock, and nothing is written.
+        """
+        self._make_folder(self.path)
+        with translated("lock", self.path):
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                with translated("lock", self.path):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                raise LlmctlError(f"cannot lock {self.path}: {(error.strerror or str(error)).lower()}") from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder inside the store, owned as the nearest one around it that is there."""
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        make_folder(folder)
+        with translated("make", folder):
+            for each in reversed(missing):
+                _give(each, each.parent)
+
+    def _finish(self, temporary: Path, target: Path) -> None:
+        """Move a whole file to where a server sees it, with the mode and owner that one expects."""
+        self._make_folder(target.parent)
+        temporary.chmod(FILE_MODE)
+        _give(temporary, target.parent)
+        temporary.replace(target)
+        sync_folder(target.parent)
+
+
+def _give(path: Path, folder: Path) -> None:
+    """Root writes into other users' stores: what it makes belongs to whom the folder belongs."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _same_but_for_case(folder: Path, name: str) -> Iterator[Path]:
+    wanted = name.casefold()
+    return (folder / entry.name for entry in _entries(folder) if entry.name.casefold() == wanted)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What lies in a folder; nothing where there is none."""
+    with translated("read", folder):
+        try:
+            with os.scandir(folder) as entries:
+                found = list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return iter(())
+    return iter(found)
+
+
+def _folders(root: Path, depth: int) -> Iterator[tuple[str, ...]]:
+    """The names of the folders `depth` levels below `root`."""
+    for entry in _entries(root):
+        if entry.is_dir():
+            below: Iterator[tuple[str, ...]] = iter([()]) if depth == 1 else _folders(root / entry.name, depth - 1)
+            for names in below:
+                yield (entry.name, *names)

@@ -1,0 +1,95 @@
+"""Which model store a verb works on, whether its server runs, and which other stores this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.errors import LlmctlError, NotFound, ServerNotRunning
+from llmctl.system.store import Store
+
+if TYPE_CHECKING:
+    from llmctl.core.profile import Profile
+    from llmctl.server import Running, Server
+
+# Where installers and distributions put the store of the service's user.
+SYSTEM_STORES = (
+    "/usr/share/ollama/.ollama/models",
+    "/var/lib/ollama/.ollama/models",
+    "/var/lib/ollama/models",
+    "/var/lib/ollama",
+    "/var/snap/ollama/common/models",
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store, in words why it is this one, and the server that serves it where one runs."""
+
+    store: Store
+    why: str
+    running: Running | None
+
+
+@dataclass(frozen=True)
+class OtherStore:
+    """Another model store of this machine. `models` is None where this user may not look into it."""
+
+    path: str
+    models: int | None
+
+
+def place(server: Server, profile: Profile, given: Path | None = None) -> Place:
+    """The store of the profile's server, running or not; `given` wins.
+
+    LlmctlError where a server runs whose folder nothing tells: it is another user's, or on another machine.
+    """
+    running = found(server, profile)
+    if given is not None:
+        path = given.expanduser().absolute()
+        if not path.is_dir():
+            raise NotFound(f"no model store at {path}", f"ls -ld {path}")
+        return Place(Store(path), "given with --store", running if running and same(running.store, path) else None)
+    if running is None:
+        return Place(Store(server.store(profile)), "no server runs; its next one would use it", None)
+    if running.store is None:
+        raise LlmctlError(
+            f"the server at {running.base_url} does not tell its model folder",
+            "give it with --store, for example --store /usr/share/ollama/.ollama/models",
+            code="store_unknown",
+        )
+    return Place(Store(Path(running.store)), f"the server at {running.base_url} uses it", running)
+
+
+def found(server: Server, profile: Profile) -> Running | None:
+    """The profile's server; None where none answers. What else holds its port is no matter here."""
+    if profile.private and server.owned() is None:
+        return None
+    try:
+        return server.find(server.address(profile))
+    except ServerNotRunning:
+        return None
+
+
+def same(one: str | None, other: Path) -> bool:
+    return one is not None and Path(one).resolve() == other.resolve()
+
+
+def others(server: Server, chosen: Path, candidates: Iterable[str] = SYSTEM_STORES) -> tuple[OtherStore, ...]:
+    """The stores beside `chosen` that have models or may not be looked into: two of them are why models "are gone"."""
+    usual = Path(server.environ.get("HOME", "~")).expanduser() / ".ollama" / "models"
+    seen, result = {chosen.resolve()}, []
+    for path in (usual, server.paths.models, *map(Path, candidates)):
+        try:
+            known = path.resolve()
+            if known in seen or not (path / "manifests").is_dir():
+                continue
+            seen.add(known)
+            models: int | None = sum(1 for _ in Store(path).names())
+        except (OSError, LlmctlError):
+            models = None
+        if models != 0:
+            result.append(OtherStore(str(path), models))
+    return tuple(result)
