@@ -14,10 +14,11 @@ from hypothesis import settings
 
 from tests import parts
 from tests.parts import engine as engine_part
-from tests.parts import machine, nvml, ollama, process, rpc, starter, tmpfs
+from tests.parts import machine, nvml, ollama, process, registry, rpc, starter, tmpfs
 from tests.parts.engine import InstalledEngine
 from tests.parts.nvml import NvmlStandin
 from tests.parts.ollama import OllamaServer
+from tests.parts.registry import RealRegistry
 from tests.parts.rpc import RpcGpu
 
 # No test asserts a time, so hypothesis does not either.
@@ -140,6 +141,24 @@ def rpc_gpu(engine: InstalledEngine, tmp_path: Path) -> Iterator[RpcGpu]:
     gpu = rpc.start(engine, tmp_path)
     yield gpu
     gpu.stop()
+
+
+@pytest.fixture
+def real_registry(tmp_path: Path) -> Iterator[RealRegistry]:
+    """Debian's docker-registry over plain http on 127.0.0.1, empty. Mark: `real("registry")`."""
+    running = registry.start(tmp_path / "real-registry")
+    yield running
+    running.stop()
+    print(f"--- log of {running.host}\n{running.log}")
+
+
+@pytest.fixture
+def https_registry(tmp_path: Path) -> Iterator[RealRegistry]:
+    """The same over https on localhost; who trusts it has its `environ`. Mark: `real("registry")`."""
+    running = registry.start(tmp_path / "https-registry", registry.authority(tmp_path / "authority"))
+    yield running
+    running.stop()
+    print(f"--- log of {running.host}\n{running.log}")
 
 
 @pytest.fixture

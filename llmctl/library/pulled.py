@@ -79,6 +79,8 @@ def check_config(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
 
 
 def pull(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
+    from llmctl.system.registry import plain
+
     missing = [layer for layer in manifest.blobs if not run.client.has_blob(layer.digest)]
     total = sum(layer.size_bytes for layer in missing)
     disk.require_room(run.store, total - disk.partial_bytes(run.store, missing), str(ref))
@@ -86,7 +88,7 @@ def pull(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
     arrived: dict[str, int] = {}
     wanted = {layer.digest for layer in missing}
     try:
-        for event in run.client.pull(str(ref), insecure=ref.loopback):
+        for event in run.client.pull(str(ref), insecure=plain(ref)):
             if event.digest in wanted:
                 arrived[event.digest] = event.completed_bytes or 0
             elif arrived and event.digest is None:

@@ -6,6 +6,7 @@ Everything that goes wrong becomes DownloadFailed (or DiskFull), with the addres
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +20,14 @@ from llmctl.errors import DownloadFailed
 from llmctl.system.disk import disk_errors
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 CONNECT_SECONDS = 5.0
 STALL_SECONDS = 30.0
 MAX_REDIRECTS = 5
+TRUST_HINT = "export SSL_CERT_FILE=/path/to/ca.pem, for llmctl and for the server"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Value = TypeVar("Value")
@@ -103,6 +107,7 @@ def opened(url: str, stall_seconds: float) -> Iterator[httpx.Response]:
         max_redirects=MAX_REDIRECTS,
         timeout=httpx.Timeout(stall_seconds, connect=CONNECT_SECONDS),
         trust_env=host_of(url) not in LOOPBACK,
+        verify=trusted(),
         headers={"User-Agent": f"llmctl/{__version__}", "Accept-Encoding": "identity"},
     )
     with http_errors(url), client, client.stream("GET", url) as response:
@@ -119,6 +124,18 @@ def check(url: str, response: httpx.Response) -> None:
         raise DownloadFailed(f"{url} answered with a web page instead of the file")
 
 
+def trusted() -> ssl.SSLContext:
+    """The certificates that SSL_CERT_FILE or SSL_CERT_DIR name, else those that came with httpx."""
+    import httpx
+
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        message = f"cannot read the certificates that SSL_CERT_FILE names: {reason}"
+        raise DownloadFailed(message, 'ls -l "$SSL_CERT_FILE"', code="certificates") from error
+
+
 @contextmanager
 def http_errors(url: str) -> Iterator[None]:
     import httpx
@@ -129,6 +146,8 @@ def http_errors(url: str) -> Iterator[None]:
     except httpx.ConnectTimeout as error:
         raise DownloadFailed(f"{host} did not accept a connection in {CONNECT_SECONDS:.0f} s ({url})") from error
     except httpx.ConnectError as error:
+        if found := re.search(r"certificate verify failed: ([^(]+)", str(error)):
+            raise DownloadFailed(f"the certificate of {host} is not trusted: {found[1].strip()}", TRUST_HINT) from error
         raise DownloadFailed(f"cannot connect to {host}: {error} ({url})") from error
     except httpx.TimeoutException as error:
         raise DownloadFailed(f"{host} stopped sending ({url})") from error

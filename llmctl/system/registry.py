@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ from llmctl import __version__
 from llmctl.core.manifest import MEDIA_TYPE, Manifest, parse_manifest
 from llmctl.core.model import DEFAULT_HOST
 from llmctl.errors import DownloadFailed, LlmctlError, NotFound
-from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, MAX_REDIRECTS, http_errors, within
+from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, MAX_REDIRECTS, http_errors, trusted, within
 from llmctl.system.reach import require_reachable
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 MAXIMUM_BYTES = 4 << 20
 # A manifest is a few hundred bytes; a registry that needs longer than this is as good as away.
 ANSWER_SECONDS = 15.0
+HANDSHAKE_SECONDS = 2.0
 OFFLINE_HINT = "check the network and https_proxy; a small model without a registry: llmctl pull starter"
 
 
@@ -69,8 +72,28 @@ def small_blob(ref: ModelRef, layer: Layer, environ: Mapping[str, str] = os.envi
 
 
 def base_url(ref: ModelRef) -> str:
-    """Where its registry keeps it. Plain http only on this machine."""
-    return f"{'http' if ref.loopback else 'https'}://{ref.host}/v2/{ref.namespace}/{ref.model}"
+    """Where its registry keeps it, with the scheme that it speaks."""
+    return f"{'http' if plain(ref) else 'https'}://{ref.host}/v2/{ref.namespace}/{ref.model}"
+
+
+def plain(ref: ModelRef) -> bool:
+    """Whether its registry is asked without TLS: only on this machine, and only where none is spoken there."""
+    return ref.loopback and not _speaks_tls(ref.host)
+
+
+def _speaks_tls(host: str) -> bool:
+    """Whether a handshake succeeds. The certificate is judged by the request itself, which can say what is wrong."""
+    name, _, port = host.partition(":")
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((name, int(port or 443)), timeout=HANDSHAKE_SECONDS) as connection,
+            anyone.wrap_socket(connection, server_hostname=name),
+        ):
+            return True
+    except OSError:
+        return False
 
 
 def _get(ref: ModelRef, url: str, accept: str, environ: Mapping[str, str]) -> tuple[bytes, str | None]:
@@ -91,7 +114,9 @@ def _ask(ref: ModelRef, url: str, accept: str) -> tuple[bytes, str | None]:
         follow_redirects=True,
         max_redirects=MAX_REDIRECTS,
         timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        # No proxy leads to this machine. SSL_CERT_FILE counts here too.
         trust_env=not ref.loopback,
+        verify=trusted(),
         headers={"User-Agent": f"llmctl/{__version__}", "Accept": accept},
     )
     with http_errors(url), client:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
-from tests.parts import engine, nvml, starter, tmpfs
+from tests.parts import engine, nvml, registry, starter, tmpfs
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ def _tmpfs() -> Part:
     return Part(reason is None, reason or "a small file system that fills up")
 
 
+def _registry() -> Part:
+    reason = registry.unavailable()
+    return Part(reason is None, reason or "docker-registry behind nginx")
+
+
 def _atheris() -> Part:
     real = find_spec("atheris") is not None
     return Part(real, "a fuzzer that sees which lines are reached" if real else "PyPI has none for this Python")
@@ -72,6 +77,7 @@ FINDERS: dict[str, Callable[[], Part]] = {
     "rpc": _rpc,
     "nvml": _nvml,
     "tmpfs": _tmpfs,
+    "registry": _registry,
     "atheris": _atheris,
     **{name: _program(name) for name in ("tmux", "bash", "zsh", "fish")},
 }
