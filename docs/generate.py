@@ -1,4 +1,4 @@
-"""Write what is generated from the code: the command reference, the profile reference and the JSON Schema.
+"""Write what is generated from the code: the command reference, the profile reference and the JSON Schemas.
 
 python docs/generate.py            write the files
 python docs/generate.py --check    write nothing; exit 1 and name what differs
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.cli import COMMANDS, load_command
+from llmctl.core.lock_schema import lock_schema_text
 from llmctl.core.schema import json_schema_text, profile_reference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,7 @@ def cli_reference() -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "docs/cli.md": cli_reference,
     "docs/profile.md": profile_reference,
+    "profiles/lock.schema.json": lock_schema_text,
     "profiles/profile.schema.json": json_schema_text,
 }
 

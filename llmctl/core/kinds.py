@@ -16,6 +16,7 @@ from llmctl.core.size import PATTERN, parse_size
 KeyPath = tuple[str | int, ...]
 
 SHOWN_CHARACTERS = 60
+UNKNOWN_KEY = "an unknown key"
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Section:
             key = self.keys.get(name) if isinstance(name, str) else None
             if key is None:
                 place = name if isinstance(name, (str, int)) else str(type(name).__name__)
-                yield Problem((*path, place), "an unknown key", ", ".join(self.keys) + nearest(name, self.keys))
+                yield Problem((*path, place), UNKNOWN_KEY, ", ".join(self.keys) + nearest(name, self.keys))
             else:
                 yield from key.kind.problems(item, (*path, name))
         for name, key in self.keys.items():
@@ -221,6 +222,18 @@ class Section:
 def _described(key: Key) -> dict[str, Any]:
     default = {} if key.default is None else {"default": key.default}
     return {**key.kind.json_schema(), "description": key.description, **default}
+
+
+def dotted(path: KeyPath) -> str:
+    """A key's path as people write it: models[0].name."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            plain = re.fullmatch(r"[A-Za-z0-9_-]{1,60}", part)
+            text += ("." if text else "") + (part if plain else repr(part[:60]))
+    return text
 
 
 def show(value: object) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from llmctl.core.pin import WEIGHTS_MEDIA_TYPE, Layer
 
 MAXIMUM_LAYERS = 4096
+LONGEST_MEDIA_TYPE = 255
 MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -57,4 +58,6 @@ def _layer(entry: Any) -> Layer:
         raise ValueError(f"a layer has the digest {str(digest)[:80]!r}")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise ValueError(f"a layer has the size {str(size)[:80]!r}")
+    if len(str(media_type)) > LONGEST_MEDIA_TYPE:
+        raise ValueError("a layer has a media type that is too long")
     return Layer(str(media_type), digest, size)

@@ -5,17 +5,17 @@ Everything converts to and from plain dicts in a stable order, so that one chang
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from llmctl.core.kinds import UNKNOWN_KEY, dotted, show
+from llmctl.core.lock_schema import LOCK, SCHEMA
 from llmctl.errors import UsageError
 
-SCHEMA = 1
 WEIGHTS_MEDIA_TYPE = "application/vnd.ollama.image.model"
 Source = Literal["registry", "starter", "file"]
-SOURCES = ("registry", "starter", "file")
+NEWER = "if a newer llmctl wrote it, upgrade this one: llmctl --version"
 
 
 class LockError(UsageError):
@@ -36,9 +36,8 @@ class Layer:
         return {"media_type": self.media_type, "digest": self.digest, "size_bytes": self.size_bytes}
 
     @classmethod
-    def from_dict(cls, value: object) -> Layer:
-        entry = _mapping(value, "a layer")
-        return cls(_text(entry, "media_type"), _digest(entry, "digest"), _count(entry, "size_bytes"))
+    def from_dict(cls, entry: Mapping[str, Any]) -> Layer:
+        return cls(entry["media_type"], entry["digest"], entry["size_bytes"])
 
 
 @dataclass(frozen=True)
@@ -87,31 +86,15 @@ class Pin:
         }
 
     @classmethod
-    def from_dict(cls, value: object) -> Pin:
-        entry = _mapping(value, "a pin")
-        source = _text(entry, "source")
-        if source not in SOURCES:
-            raise LockError(f"`source` is {source!r}; it is one of {', '.join(SOURCES)}")
-        layers = entry.get("layers")
-        if not isinstance(layers, list):
-            raise LockError("`layers` is not a list")
-        config = entry.get("config")
+    def from_dict(cls, entry: Mapping[str, Any]) -> Pin:
+        """The other way, of an entry that has been checked."""
+        values = {key: value for key, value in entry.items() if key not in {"from", "config", "layers"}}
+        config = entry["config"]
         return cls(
-            name=_text(entry, "name"),
-            served=_text(entry, "served"),
-            source=cast("Source", source),
-            registry=_text(entry, "registry") if entry.get("registry") is not None else None,
-            manifest_digest=_digest(entry, "manifest_digest"),
-            config=Layer.from_dict(config) if config is not None else None,
-            layers=tuple(Layer.from_dict(layer) for layer in layers),
-            weights_digest=_digest(entry, "weights_digest"),
-            quantization=_text(entry, "quantization"),
-            file_type=_optional_count(entry, "file_type"),
-            parameters=_optional_count(entry, "parameters"),
-            alias=_text(entry, "alias"),
-            engine=_text(entry, "engine"),
-            pinned_at=_text(entry, "pinned_at"),
-            from_=_text(entry, "from"),
+            **values,
+            config=None if config is None else Layer.from_dict(config),
+            layers=tuple(Layer.from_dict(layer) for layer in entry["layers"]),
+            from_=entry["from"],
         )
 
     @property
@@ -152,58 +135,23 @@ class Lock:
 
     @classmethod
     def from_dict(cls, value: object) -> Lock:
-        """Raises LockError, which says what is wrong."""
-        entry = _mapping(value, "the lock")
-        if entry.get("schema") != SCHEMA:
-            raise LockError(f"`schema` is {entry.get('schema')!r}; this llmctl reads {SCHEMA}")
-        models = entry.get("models") or []
-        if not isinstance(models, list):
-            raise LockError("`models` is not a list")
-        pins = [Pin.from_dict(model) for model in models]
-        names = [pin.name for pin in pins]
-        if len(set(names)) != len(names):
+        """Raises LockError, which says what is wrong.
+
+        A key that this llmctl does not know is refused too: the next write would lose it.
+        """
+        document = value if isinstance(value, Mapping) else {}
+        if document.get("schema", SCHEMA) != SCHEMA:
+            raise LockError(f"schema is {show(document['schema'])}; this llmctl reads {SCHEMA}", NEWER)
+        for problem in LOCK.problems(value, ()):
+            key = f"{dotted(problem.path)}: " if problem.path else ""
+            hint = NEWER if problem.found == UNKNOWN_KEY else None
+            raise LockError(f"{key}found {problem.found}, allowed {problem.allowed}", hint)
+        pins = [Pin.from_dict(model) for model in document["models"]]
+        if len({pin.name for pin in pins}) != len(pins):
             raise LockError("a model stands in it twice")
-        return cls(_sorted(pins), _engine(entry.get("engine")))
+        engine = document.get("engine")
+        return cls(_sorted(pins), None if engine is None else EnginePin(**engine))
 
 
 def _sorted(pins: Iterable[Pin]) -> tuple[Pin, ...]:
     return tuple(sorted(pins, key=lambda pin: pin.name))
-
-
-def _engine(value: object) -> EnginePin | None:
-    if value is None:
-        return None
-    entry = _mapping(value, "`engine`")
-    sha256 = entry.get("release_sha256")
-    return EnginePin(_text(entry, "version"), None if sha256 is None else _text(entry, "release_sha256"))
-
-
-def _mapping(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise LockError(f"{what} is not a mapping")
-    return value
-
-
-def _text(entry: Mapping[str, Any], key: str) -> str:
-    value = entry.get(key)
-    if not isinstance(value, str) or not value:
-        raise LockError(f"`{key}` is {value!r}; it is a text")
-    return value
-
-
-def _digest(entry: Mapping[str, Any], key: str) -> str:
-    value = _text(entry, key)
-    if not re.fullmatch(r"sha256:[0-9a-f]{64}", value):
-        raise LockError(f"`{key}` is {value!r}; it is sha256: and 64 hex digits")
-    return value
-
-
-def _count(entry: Mapping[str, Any], key: str) -> int:
-    value = entry.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise LockError(f"`{key}` is {value!r}; it is a whole number")
-    return value
-
-
-def _optional_count(entry: Mapping[str, Any], key: str) -> int | None:
-    return None if entry.get(key) is None else _count(entry, key)

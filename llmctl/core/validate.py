@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from llmctl.core.kinds import KeyPath, Problem
+from llmctl.core.kinds import KeyPath, Problem, dotted
 from llmctl.core.model import ModelRef
 from llmctl.core.profile import EngineSpec, GatewaySpec, GpuSpec, ModelSpec, Profile, ServerSpec
 from llmctl.core.schema import NAME, PROFILE
@@ -42,18 +41,6 @@ def line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
 def _sentence(problem: Problem, lines: Mapping[KeyPath, int], where: str) -> str:
     key = f"{dotted(problem.path)}: " if problem.path else ""
     return f"{where}:{line_of(problem.path, lines)}: {key}found {problem.found}, allowed {problem.allowed}"
-
-
-def dotted(path: KeyPath) -> str:
-    """A key's path as people write it: models[0].name."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            plain = re.fullmatch(r"[A-Za-z0-9_-]{1,60}", part)
-            text += ("." if text else "") + (part if plain else repr(part[:60]))
-    return text
 
 
 def _build(data: Mapping[str, Any], name: str) -> Profile:

@@ -23,7 +23,9 @@ def read(path: Path) -> Lock:
     try:
         return Lock.from_dict(parse_yaml(content, str(path), LockError).data)
     except LockError as error:
-        raise LockError(f"{path} is no lock file of llmctl: {error.message}", f"mv {path} {path}.old") from None
+        raise LockError(
+            f"{path} is no lock file of llmctl: {error.message}", error.hint or f"mv {path} {path}.old"
+        ) from None
 
 
 def write(path: Path, lock: Lock) -> None:

@@ -67,7 +67,7 @@ def load_profile(path: str | os.PathLike[str]) -> Profile:
 
 def written_lines(path: str | os.PathLike[str]) -> dict[str, int]:
     """The keys that a profile's file writes out, as `server.port`, each with its line."""
-    from llmctl.core.validate import dotted
+    from llmctl.core.kinds import dotted
     from llmctl.system.files import read_bounded
     from llmctl.system.yaml_file import parse_yaml
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 
 from llmctl.core.pin import EnginePin, Layer, Lock, LockError, Pin
+from llmctl.library import lock_file
+from llmctl.system.shipped import data_folder
 
+SCHEMA = Draft7Validator(json.loads((data_folder("profiles") / "lock.schema.json").read_text()))
 WEIGHTS = Layer("application/vnd.ollama.image.model", "sha256:" + "a" * 64, 1000)
 CONFIG = Layer("application/vnd.docker.container.image.v1+json", "sha256:" + "b" * 64, 10)
 PIN = Pin(
@@ -54,30 +63,108 @@ def test_the_size_is_that_of_all_blobs() -> None:
     assert PIN.size_bytes == 1010
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "said"),
-    [
-        (("schema",), 2, "`schema` is 2"),
-        (("models",), "x", "`models`"),
-        (("models", 0), None, "a pin"),
-        (("models", 0, "manifest_digest"), "sha256:1", "`manifest_digest`"),
-        (("models", 0, "weights_digest"), None, "`weights_digest`"),
-        (("models", 0, "source"), "web", "registry, starter, file"),
-        (("models", 0, "layers"), None, "`layers`"),
-        (("models", 0, "layers", 0, "size_bytes"), -1, "`size_bytes`"),
-        (("models", 0, "layers", 0, "digest"), "../../etc", "`digest`"),
-        (("models", 0, "alias"), 7, "`alias`"),
-        (("models", 0, "file_type"), "15", "`file_type`"),
-    ],
-)
-def test_a_lock_that_was_edited_into_nonsense_is_refused(path: tuple[Any, ...], value: object, said: str) -> None:
+NONSENSE = [
+    (("schema",), 2, "schema is 2"),
+    (("schema",), True, "schema"),
+    (("models",), "x", "models: found 'x'"),
+    (("models", 0), None, "a mapping with name"),
+    (("models", 0, "manifest_digest"), "sha256:1", "manifest_digest: found 'sha256:1', allowed sha256: and 64 hex"),
+    (("models", 0, "weights_digest"), None, "weights_digest: found nothing"),
+    (("models", 0, "source"), "web", "registry, starter or file"),
+    (("models", 0, "layers"), None, "layers"),
+    (("models", 0, "layers", 0, "size_bytes"), -1, "size_bytes"),
+    (("models", 0, "layers", 0, "size_bytes"), 1.5, "size_bytes"),
+    (("models", 0, "layers", 0, "digest"), "../../etc", "digest"),
+    (("models", 0, "alias"), 7, "alias"),
+    (("models", 0, "alias"), "qwen3:8b", "alias: found 'qwen3:8b', allowed llmctl/NAME:12 hex"),
+    (("models", 0, "file_type"), "15", "file_type"),
+    (("models", 0, "name"), "", "name"),
+    (("models", 0, "signed_by"), "me", "signed_by: found an unknown key"),
+    (("signatures",), [], "signatures: found an unknown key"),
+    (("engine",), {"version": "0.34.0", "release_sha256": "d" * 63}, "release_sha256"),
+]
+
+
+def nonsense(path: tuple[Any, ...], value: object) -> dict[str, Any]:
     document = copy.deepcopy(Lock((PIN,)).to_dict())
     place: Any = document
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    with pytest.raises(LockError, match=said):
+    return document
+
+
+@pytest.mark.parametrize(("path", "value", "said"), NONSENSE)
+def test_a_lock_that_was_edited_into_nonsense_is_refused(path: tuple[Any, ...], value: object, said: str) -> None:
+    with pytest.raises(LockError, match=re.escape(said)):
+        Lock.from_dict(nonsense(path, value))
+
+
+@pytest.mark.parametrize("key", PIN.to_dict())
+def test_a_pin_without_one_of_its_keys_is_refused(key: str) -> None:
+    document = Lock((PIN,)).to_dict()
+    del document["models"][0][key]
+    with pytest.raises(LockError, match=key):
         Lock.from_dict(document)
+    assert not list(SCHEMA.iter_errors(Lock((PIN,)).to_dict()))
+    assert list(SCHEMA.iter_errors(document))
+
+
+@pytest.mark.parametrize(("path", "value", "said"), NONSENSE)
+def test_the_shipped_schema_refuses_what_llmctl_refuses(path: tuple[Any, ...], value: object, said: str) -> None:
+    assert list(SCHEMA.iter_errors(nonsense(path, value))), said
+
+
+def test_the_shipped_schema_takes_what_llmctl_writes() -> None:
+    made_here = replace(PIN, name="z", config=None, registry=None, file_type=None, parameters=None, layers=())
+    for lock in (Lock(), Lock((PIN, made_here)), Lock((PIN,), EnginePin("0.34.0", None))):
+        assert list(SCHEMA.iter_errors(lock.to_dict())) == []
+
+
+def test_a_newer_lock_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
+    path = tmp_path / "profile.lock"
+    for text in ("schema: 2\nmodels: []\n", "schema: 1\nmodels: []\nsignatures: []\n"):
+        path.write_text(text)
+        with pytest.raises(LockError) as caught:
+            lock_file.change(path, lambda lock: lock)
+        assert "upgrade" in str(caught.value.hint)
+        assert path.read_text() == text
+
+
+def values(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every single value."""
+    if isinstance(document, (dict, list)):
+        for key, value in document.items() if isinstance(document, dict) else enumerate(document):
+            yield from values(value, (*path, key))
+    else:
+        yield path
+
+
+def test_one_change_is_one_line_of_a_diff(tmp_path: Path) -> None:
+    path = tmp_path / "profile.lock"
+    for place in values(PIN.to_dict()):
+        lock_file.write(path, Lock((PIN, replace(PIN, name="a"))))
+        before = path.read_text().splitlines()
+        document = Lock((PIN, replace(PIN, name="a"))).to_dict()
+        entry: Any = document["models"][1]
+        for step in place[:-1]:
+            entry = entry[step]
+        old = entry[place[-1]]
+        changed = {"source": "file", "alias": "llmctl/x:0123456789ab"}.get(str(place[-1]))
+        fresh = "sha256:" + "9" * 64 if str(old).startswith("sha256:") else f"{old}!"
+        entry[place[-1]] = changed or (old + 1 if isinstance(old, int) else fresh)
+        lock_file.write(path, Lock.from_dict(document))
+        lines = list(difflib.ndiff(before, path.read_text().splitlines()))
+        assert len([line for line in lines if line.startswith("- ")]) == 1, place
+        assert len([line for line in lines if line.startswith("+ ")]) == 1, place
+
+
+def test_people_may_write_comments_above_the_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "profile.lock"
+    lock_file.write(path, Lock((PIN,)))
+    assert path.read_text().startswith("# Written by llmctl")
+    path.write_text("# yaml-language-server: $schema=lock.schema.json\n# mine\n" + path.read_text())
+    assert lock_file.read(path) == Lock((PIN,))
 
 
 def test_a_model_twice_and_no_mapping_are_refused() -> None:
@@ -85,5 +172,6 @@ def test_a_model_twice_and_no_mapping_are_refused() -> None:
     document["models"] *= 2
     with pytest.raises(LockError, match="twice"):
         Lock.from_dict(document)
-    with pytest.raises(LockError, match="mapping"):
-        Lock.from_dict([])
+    for value in ([], None, "lock"):
+        with pytest.raises(LockError, match="mapping"):
+            Lock.from_dict(value)
