@@ -9,8 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
+import ssl
+import struct
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,8 +25,13 @@ MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 PIECE_BYTES = 1 << 16
 Fault = Literal[
-    "login", "token", "missing", "too_old", "busy", "page", "broken", "truncated", "stall", "loop", "huge", "whole"
-]
+    "login", "token", "elsewhere", "forbidden", "missing", "too_old", "busy", "failing", "unavailable",
+    "page", "broken", "text", "huge", "truncated", "stall", "reset", "loop", "unencrypted",
+]  # fmt: skip
+BlobFault = Literal[
+    "missing", "failing", "page", "nowhere", "whole",
+    "truncated", "stall", "reset", "trickle", "short", "long", "flipped",
+]  # fmt: skip
 
 
 def digest_of(content: bytes) -> str:
@@ -31,18 +40,22 @@ def digest_of(content: bytes) -> str:
 
 @dataclass
 class Registry:
-    """`fault` spoils manifests, `blob_fault` the bytes of blobs; `moves` is what manifests become
-    once they were asked for. `asked` is every request line since the start."""
+    """`fault` spoils manifests, `blob_fault` the bytes of blobs, where `blob_faults_left` is set so many times only;
+    `moves` is what manifests become once they were asked for. `asked` is every request line since the start,
+    `sent` counts the bytes of each blob that went out, and `streamed` is called with each digest as they do."""
 
     host: str = ""
     manifests: dict[str, bytes] = field(default_factory=dict)
     blobs: dict[str, Path] = field(default_factory=dict)
     folder: Path = Path()
     fault: Fault | None = None
-    blob_fault: Fault | None = None
+    blob_fault: BlobFault | None = None
+    blob_faults_left: int | None = None
     redirects: bool = False
     moves: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    sent: Counter[str] = field(default_factory=Counter)
+    streamed: Callable[[str], None] = lambda _: None
     released: threading.Event = field(default_factory=threading.Event)
 
     def name(self, model: str) -> str:
@@ -64,6 +77,14 @@ class Registry:
         content = json.dumps(manifest, separators=(",", ":")).encode()
         self.manifests[f"{name}/{tag or 'latest'}"] = content
         return digest_of(content)
+
+    def blob_fault_now(self) -> BlobFault | None:
+        """The fault of this answer; one that is limited is used up."""
+        if self.blob_fault is not None and self.blob_faults_left is not None:
+            self.blob_faults_left -= 1
+            if self.blob_faults_left < 0:
+                return None
+        return self.blob_fault
 
     def _blob(self, digest: str, path: Path) -> dict[str, object]:
         self.blobs[digest] = path
@@ -107,6 +128,12 @@ class _Answer(BaseHTTPRequestHandler):
         spoiled: dict[str | None, tuple[int, bytes, dict[str, str]]] = {
             "login": (401, b"{}", {}),
             "token": (401, b"{}", {"WWW-Authenticate": challenge}),
+            "elsewhere": (401, b"{}", {"WWW-Authenticate": challenge.replace("127.0.0.1", "localhost")}),
+            "forbidden": (403, b"{}", {}),
+            "failing": (500, b"oh no", {}),
+            "unavailable": (503, b"", {"Retry-After": "5"}),
+            "text": (200, b"certainly, here is your model", {"Content-Type": "text/plain"}),
+            "unencrypted": (302, b"", {"Location": f"http://127.0.0.2:{self.server.server_address[1]}{self.path}"}),
             "missing": (404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}', {}),
             "too_old": (412, b'{"errors":[{"message":"requires a newer version of Ollama"}]}', {}),
             "busy": (429, b"{}", {"Retry-After": "17"}),
@@ -115,7 +142,9 @@ class _Answer(BaseHTTPRequestHandler):
             "loop": (302, b"", {"Location": self.path}),
             "huge": (200, b" " * (5 << 20), {}),
         }
-        if fault in {"truncated", "stall"} and content is not None:
+        if fault == "reset":
+            self._reset()
+        elif fault in {"truncated", "stall"} and content is not None:
             self._cut(content, len(content) // 2, stall=fault == "stall")
         elif fault in spoiled:
             self._send(*spoiled[fault])
@@ -127,20 +156,31 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _blob(self, digest: str) -> None:
         path = self.registry.blobs.get(digest)
-        if path is None:
-            self._send(404, b"{}")
+        wanted = self.headers.get("Range", "")
+        # What asks for the length alone is answered well, or the fault would be met before its place.
+        fault = self.registry.blob_fault_now() if self.command == "GET" else self.registry.blob_fault
+        refused: dict[str | None, tuple[int, bytes, dict[str, str]]] = {
+            "missing": (404, b"{}", {}),
+            "failing": (500, b"oh no", {}),
+            "page": (200, b"<html>log in to the network</html>", {"Content-Type": "text/html"}),
+        }
+        if path is None or (fault in refused and self.command == "GET"):
+            self._send(*refused[fault if path else "missing"])
             return
-        size = path.stat().st_size
+        size = path.stat().st_size + {"short": -1, "long": 1}.get(fault or "", 0)
         first, last, status = 0, size - 1, 200
-        wanted = "" if self.registry.blob_fault == "whole" else self.headers.get("Range", "")
-        if found := re.fullmatch(r"bytes=(\d+)-(\d+)", wanted):
-            first, last, status = int(found.group(1)), min(int(found.group(2)), size - 1), 206
+        if fault == "whole":
+            wanted = ""
+        if found := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted):
+            first, last, status = int(found.group(1)), min(int(found.group(2) or last), last), 206
         elif self.registry.redirects and self.command == "GET" and not self.path.startswith("/data/"):
             # To another host name of the same machine, as a registry in front of a CDN does.
             other = self.registry.host.replace("127.0.0.1", "localhost")
             self._send(307, b"", {"Location": f"http://{other}/data/{digest}"})
             return
         headers = {"Location": self.path, "Accept-Ranges": "bytes", "Content-Length": str(last - first + 1)}
+        if fault == "nowhere":
+            del headers["Location"]
         if status == 206:
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         self.send_response(status)
@@ -149,23 +189,44 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if status == 200 and size >= PIECE_BYTES:
+        if status == 200 and size >= PIECE_BYTES and self.headers.get("User-Agent", "").startswith("ollama/"):
             # Ollama asks without a range only to learn the Location, and leaves the body unread.
             self.close_connection = True
             return
-        self._stream(path, first, last + 1)
+        self._stream(digest, path, first, last + 1, fault)
 
-    def _stream(self, path: Path, first: int, end: int) -> None:
-        fault = self.registry.blob_fault
+    def _stream(self, digest: str, path: Path, first: int, end: int, fault: BlobFault | None) -> None:
+        middle = path.stat().st_size // 2
+        piece_bytes = 512 if fault == "trickle" else PIECE_BYTES
         with path.open("rb") as file:
             file.seek(first)
-            while (position := file.tell()) < end:
-                if fault in {"truncated", "stall"} and position - first >= (end - first) // 2:
-                    if fault == "stall":
-                        self.registry.released.wait(60)
-                    self.close_connection = True
+            position = first
+            while position < end:
+                if fault in {"truncated", "stall", "reset"} and position - first >= (end - first) // 2:
+                    self._break_off(fault)
                     return
-                self.wfile.write(file.read(min(PIECE_BYTES, end - position)))
+                wanted = min(piece_bytes, end - position)
+                piece = bytearray(file.read(wanted).ljust(wanted, b"\0"))
+                if fault == "flipped" and position <= middle < position + wanted:
+                    piece[middle - position] ^= 1
+                self.wfile.write(piece)
+                self.registry.sent[digest] += wanted
+                self.registry.streamed(digest)
+                position += wanted
+
+    def _break_off(self, fault: BlobFault | None) -> None:
+        if fault == "reset":
+            self._reset()
+        elif fault == "stall":
+            self.wfile.flush()
+            self.registry.released.wait(60)
+        self.close_connection = True
+
+    def _reset(self) -> None:
+        """End the connection as a crashed machine does: with a reset instead of an end."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
 
     def _cut(self, content: bytes, at: int, *, stall: bool) -> None:
         self.send_response(200)
@@ -188,12 +249,15 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Registry]:
-    """A registry on a free port of 127.0.0.1, without models. `folder` takes its small blobs."""
+def serving(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
+    """A registry on a free port of 127.0.0.1, without models. `folder` takes its small blobs. With `tls` over https."""
     folder.mkdir(parents=True, exist_ok=True)
     registry = Registry(folder=folder)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answer", (_Answer,), {"registry": registry}))
     server.daemon_threads = True
+    if tls is not None:
+        # The handshake is the answering thread's, or one client that sends nothing would keep all others waiting.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     registry.host = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
