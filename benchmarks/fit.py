@@ -40,7 +40,7 @@ GGUF = "gguf==0.19.0"
 CACHE = machine.CACHE.with_name("llmctl-benchmarks")
 TOKENS, MERGES = 128256, 280147
 MAXIMUM_EVALUATIONS = 50
-CARDS_GIB = (8, 12, 16, 24, 32, 48)
+CARDS_GIB = ((8,), (12,), (16,), (24,), (32,), (48,), (12, 12), (24, 24), (24, 12), (16, 16, 16))
 STRING, ARRAY, INT32 = 8, 9, 5
 PEAK = """
 import resource, subprocess, sys
@@ -175,12 +175,14 @@ def evaluations() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         for name, shape in published.MODELS.items():
             file = published.write(shape, Path(folder) / f"{name}.gguf")
-            for gib in CARDS_GIB:
+            for sizes in CARDS_GIB:
                 model = Model(from_gguf(header(file)), file.stat().st_size)
-                solve.largest_context(model, Asked(4096, cards=(Card("card", None, gib << 30),)))
-                most, where = max((most, where), (model.evaluations, f"{name}, {gib} GiB"))
+                cards = tuple(Card(f"card {number}", None, gib << 30) for number, gib in enumerate(sizes))
+                solve.largest_context(model, Asked(4096, cards=cards))
+                most, where = max((most, where), (model.evaluations, f"{name}, {'+'.join(map(str, sizes))} GiB"))
     what = (
-        f"emulated graphs for the largest context, the most of {len(published.MODELS)} models on {len(CARDS_GIB)} cards"
+        f"emulated graphs for the largest context, the most of {len(published.MODELS)} models on "
+        f"{len(CARDS_GIB)} machines"
     )
     yield row(what, where, most, MAXIMUM_EVALUATIONS)
 

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MAXIMUM_BYTES = 4 << 20
 # A manifest is a few hundred bytes; a registry that needs longer than this is as good as away.
 ANSWER_SECONDS = 15.0
+# Once it sends, so small an answer does not pause: who asks for a verdict is not kept waiting by a stalled registry.
+SILENCE_SECONDS = 1.0
+PIECE_BYTES = 64 << 10
 HANDSHAKE_SECONDS = 2.0
 OFFLINE_HINT = "check the network and https_proxy; a small model without a registry: llmctl pull starter"
 
@@ -130,11 +133,17 @@ def _ask(ref: ModelRef, url: str, accept: str) -> tuple[bytes, str | None]:
 def _read(client: httpx.Client, url: str, headers: dict[str, str]) -> tuple[httpx.Response, bytes]:
     with client.stream("GET", url, headers=headers) as response:
         body = bytearray()
-        for chunk in response.iter_bytes(64 << 10):
+        for chunk in flowing(response):
             body += chunk
             if len(body) > MAXIMUM_BYTES:
                 raise DownloadFailed(f"{url} sent more than {MAXIMUM_BYTES:,} bytes", code="registry_answer")
         return response, bytes(body)
+
+
+def flowing(response: httpx.Response) -> Iterator[bytes]:
+    """The body of a small answer. Times out when the sender pauses for SILENCE_SECONDS."""
+    response.request.extensions["timeout"]["read"] = SILENCE_SECONDS
+    return response.iter_bytes(PIECE_BYTES)
 
 
 def token_for(client: httpx.Client, response: httpx.Response) -> str | None:

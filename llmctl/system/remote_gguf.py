@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llmctl.core.pin import Layer
 
 PIECE_BYTES = 1 << 20
-STALL_SECONDS = 15.0
+ANSWER_SECONDS = 15.0
 
 
 def header(ref: ModelRef, layer: Layer, environ: Mapping[str, str] = os.environ) -> gguf.Gguf:
@@ -36,7 +36,7 @@ def header(ref: ModelRef, layer: Layer, environ: Mapping[str, str] = os.environ)
     client = httpx.Client(
         follow_redirects=True,
         max_redirects=MAX_REDIRECTS,
-        timeout=httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS),
+        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
         trust_env=not ref.loopback,
         verify=trusted(),
         headers={"User-Agent": f"llmctl/{__version__}", "Accept-Encoding": "identity"},
@@ -93,7 +93,7 @@ class _Blob:
 
     def _body(self, response: httpx.Response, length: int) -> bytes:
         body = bytearray()
-        for chunk in response.iter_bytes(64 << 10):
+        for chunk in registry.flowing(response):
             body += chunk
             if len(body) > length:
                 raise DownloadFailed(f"{response.url.host} sent more than was asked for", code="registry_answer")

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.gpu import SIZES
 from llmctl.core.memory import fit as verdicts
 from llmctl.core.memory import shape, solve
 from llmctl.core.memory.decide import Asked, Card, Host
-from llmctl.core.memory.fit import Fit, Typed
+from llmctl.core.memory.fit import Fit, Typed, WayOut
 from llmctl.core.memory.needs import Model
 from llmctl.core.memory.ollama import DEFAULT_MARGIN, flash_attention
 from llmctl.core.memory.speed import Speed, usual_card
@@ -187,12 +188,38 @@ def judge(
         notes = (*notes, f"{quantization} as llama-quantize would make it; a published file may differ")
     result = verdicts.judge(model, asked, source.name, machine.engine_version, typed)
     speed = seen_speed(source, result, machine) or result.speed
-    result = replace(result, notes=(*notes, *result.notes), speed=speed)
+    ways = result.ways_out
+    if (
+        result.verdict in {"partial", "no"}
+        and len(ways) < solve.WAYS
+        and (way := smaller_model(asked, source.name, typed))
+    ):
+        ways = (*ways, way)
+    result = replace(result, notes=(*notes, *result.notes), speed=speed, ways_out=ways)
     if quantizations:
         result = replace(result, quantizations=verdicts.quantizations(model, asked))
     if table:
         result = replace(result, table=solve.context_table(model, asked), slots=solve.slot_table(model, asked))
     return result
+
+
+def smaller_model(asked: Asked, name: str, typed: Typed) -> WayOut | None:
+    """The model of the shipped profile for what is free on the largest card; None where no profile is that small.
+
+    Each profile's figures were computed with so much free, and a test computes them anew.
+    """
+    from llmctl.system.shipped import load_shipped
+
+    free_bytes = max((card.free_bytes for card in asked.cards), default=0)
+    chosen = next((name for floor, name in SIZES if free_bytes >= floor * GIB), None)
+    if chosen is None:
+        return None
+    other = load_shipped(chosen).models[0].name
+    if other == name:
+        return None
+    same = {name: value for name, value in typed.options.items() if name in {"--gpu", "--backend"}}
+    command = Typed(f"llmctl fit {other}", same).changed(("--profile", chosen))
+    return WayOut(f"a smaller model, {other}, with the profile {chosen}", command)
 
 
 def seen_speed(source: Source, result: Fit, machine: Machine) -> Speed | None:

@@ -70,11 +70,17 @@ def test_a_registry_that_knows_no_ranges_is_told_apart(fit: Fit, registry: Regis
     assert json.loads(said.err)["error"]["code"] == "no_range"
 
 
+@pytest.mark.parametrize("where", ["manifest", "header"])
 def test_a_registry_that_stops_sending_is_given_up(
-    fit: Fit, registry: Registry, monkeypatch: pytest.MonkeyPatch
+    fit: Fit, registry: Registry, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr("llmctl.system.remote_gguf.STALL_SECONDS", 0.3)
-    registry.blob_fault = "stall"
+    # Long enough to be the end of this test where the pause itself is not what ends the wait.
+    monkeypatch.setattr("llmctl.system.remote_gguf.ANSWER_SECONDS", 300.0)
+    monkeypatch.setattr("llmctl.system.registry.ANSWER_SECONDS", 300.0)
+    if where == "manifest":
+        registry.fault = "stall"
+    else:
+        registry.blob_fault = "stall"
     said = fit(registry.name("llama:1b"), "--gpu", "24GiB", "--json")
     assert said.code == 1
     assert "stopped sending" in json.loads(said.err)["error"]["message"]

@@ -34,6 +34,7 @@ KEYS = [
     "exactness",
     "speed",
 ]
+LIBRARY = {"qwen3:14b-q4_K_M": "qwen3-14b", "qwen3:32b-q4_K_M": "qwen3-32b", "qwen3:8b-q4_K_M": "qwen3-8b"}
 DEVICE_KEYS = [
     "name",
     "kind",
@@ -105,6 +106,9 @@ def test_every_way_out_is_a_command_that_fits(
     for way in ways:
         program, verb, *arguments = shlex.split(way["command"])
         assert (program, verb) == ("llmctl", "fit")
+        # No registry is reachable here: the same model as the shape of it.
+        arguments[0] = LIBRARY.get(arguments[0], arguments[0])
+        arguments[0] = str(shapes.get(arguments[0], arguments[0]))
         assert fit(*arguments, "--json").json["verdict"] == "full", way
 
 
@@ -155,6 +159,17 @@ def test_the_picture_fits_the_terminal(
     assert "#" in bar
 
 
+def test_where_no_change_of_the_model_helps_a_smaller_one_is_named(fit: Fit, shapes: dict[str, Path]) -> None:
+    said = fit(str(shapes["llama-3.3-70b"]), "--gpu", "11.5GiB", "--json").json
+    (way,) = said["ways_out"]
+    assert "a smaller model, qwen3:14b-q4_K_M" in way["words"]
+    program, verb, model, *options = shlex.split(way["command"])
+    assert (program, verb, model) == ("llmctl", "fit", "qwen3:14b-q4_K_M")
+    assert fit(str(shapes["qwen3-14b"]), *options, "--json").json["verdict"] == "full"
+    # Below the smallest profile there is none to name.
+    assert fit(str(shapes["llama-3.3-70b"]), "--gpu", "4GiB", "--json").json["ways_out"] == []
+
+
 def test_quantizations_are_compared(fit: Fit, shapes: dict[str, Path]) -> None:
     found = fit(str(shapes["qwen3-32b"]), "--gpu", "24GiB", "--context", "8192", "--quantizations", "--json").json
     by_name = {one["quantization"]: one for one in found["quantizations"]}
@@ -195,6 +210,24 @@ def test_the_solver_s_context_fits_and_the_next_step_does_not(
         assert fits(model, question, largest)
     if largest < model.shape.context_train:
         assert not fits(model, question, largest + 256)
+
+
+@pytest.mark.parametrize("sizes", [(12, 12), (24, 12), (16, 16, 16)])
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "gemma-3-12b", "phi-3-mini"])
+def test_with_several_gpus_no_other_split_holds_more(
+    shapes: dict[str, Path], name: str, sizes: tuple[int, ...]
+) -> None:
+    from dataclasses import replace
+
+    model = load(shapes[name])
+    cards = tuple(Card(f"card {number}", None, gib * GIB // 2) for number, gib in enumerate(sizes))
+    question = Asked(4096, cards=cards, backend="rpc")
+    largest = solve.largest_context(model, question)
+    assert largest
+    assert decide(model, replace(question, context=largest)).verdict == "full"
+    if largest < model.shape.context_train:
+        assert decide(model, replace(question, context=largest + 256)).verdict != "full"
+    assert solve.cell(model, replace(question, context=largest)).fits
 
 
 CACHES = ("q4_0", "q8_0", "f16")

@@ -71,18 +71,27 @@ def _stretches(model: Model, asked: Asked, top: int) -> Iterator[list[int]]:
 
 def _largest_among(model: Model, asked: Asked, contexts: Sequence[int]) -> int | None:
     """0 where not even the first fits."""
+    if too_large(model, replace(asked, context=contexts[0])):
+        return 0
+    best = _largest_by_default(model, asked, contexts)
+    if best is None or len(asked.cards) < 2:
+        return best and contexts[best - 1]
+    best = _largest_by_any_split(model, asked, contexts, best)
+    return best and contexts[best - 1]
+
+
+def _largest_by_default(model: Model, asked: Asked, contexts: Sequence[int]) -> int | None:
+    """How many of the contexts, from the first on, fit with llama.cpp's default split over the GPUs."""
 
     def spare(index: int) -> int | None:
         return everything(model, replace(asked, context=contexts[index])).spare_bytes
 
-    if too_large(model, replace(asked, context=contexts[0])):
-        return 0
     low, high = 0, len(contexts) - 1
     above, below = spare(high), spare(low)
     if above is None or below is None or below < 0:
         return None if above is None or below is None else 0
     if above >= 0:
-        return contexts[high]
+        return len(contexts)
     tries = 0
     while high - low > 1:
         tries += 1
@@ -96,7 +105,36 @@ def _largest_among(model: Model, asked: Asked, contexts: Sequence[int]) -> int |
             low, below = guess, value
         else:
             high, above = guess, value
-    return contexts[low]
+    return low + 1
+
+
+def _largest_by_any_split(model: Model, asked: Asked, contexts: Sequence[int], known: int) -> int:
+    """The same, with the other splits that llama.cpp tries where the default one does not hold all.
+
+    What is free on all GPUs together is where the search starts: no split holds much more than that.
+    """
+
+    def left(count: int) -> int:
+        whole = everything(model, replace(asked, context=contexts[count - 1]))
+        return sum(whole.rooms or ()) - (whole.used_bytes or 0)
+
+    low, high = known, len(contexts) + 1
+    if known == len(contexts):
+        return known
+    guess = low + 1
+    if low and (first := left(low)) > 0 and (slope := first - left(low + 1)) > 0:
+        guess = low + first // slope
+    step, below, above = 2, known, len(contexts) + 1
+    while low + 1 < high:
+        if low > below and high < above:
+            guess = (low + high) // 2
+        guess = min(max(guess, low + 1), high - 1)
+        if fits(model, replace(asked, context=contexts[guess - 1])):
+            low, guess = guess, guess + step
+        else:
+            high, guess = guess, guess - step
+        step *= 2
+    return low
 
 
 def ways_out(model: Model, asked: Asked, largest: int | None) -> tuple[Change, ...]:
@@ -195,7 +233,9 @@ def cell(model: Model, asked: Asked) -> Cell:
 def fits_and_uses(model: Model, asked: Asked) -> tuple[int | None, bool | None]:
     """What everything takes on the GPUs together, and whether that fits."""
     whole = everything(model, asked)
-    return whole.used_bytes, None if whole.spare_bytes is None else whole.spare_bytes >= 0
+    if whole.spare_bytes is None:
+        return whole.used_bytes, None
+    return whole.used_bytes, whole.spare_bytes >= 0 or (len(asked.cards) > 1 and fits(model, asked))
 
 
 def context_table(model: Model, asked: Asked) -> tuple[Cell, ...]:
