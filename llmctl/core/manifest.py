@@ -39,7 +39,10 @@ class Manifest:
 
 def parse_manifest(content: bytes) -> Manifest:
     """Raises ValueError, which says what is missing."""
-    document = json.loads(content)
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(document, dict) or not isinstance(document.get("layers"), list):
         raise ValueError("it has no list of layers")
     entries = document["layers"]
