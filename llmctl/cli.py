@@ -28,6 +28,7 @@ COMMANDS = {
     "ask": "llmctl.commands.ask:ask",
     "pull": "llmctl.commands.models:pull",
     "list": "llmctl.commands.models:list_",
+    "verify": "llmctl.commands.pins:verify",
     "rm": "llmctl.commands.models:rm",
     "logs": "llmctl.commands.logs:logs",
     "engine": "llmctl.commands.engine:app",

@@ -68,9 +68,10 @@ class Store:
     def manifest_path(self, ref: ModelRef) -> Path:
         """Where the manifest of `ref` lies or would lie. Ollama keeps the case that a name first came in."""
         path = self.path / "manifests"
-        for part in (ref.host, ref.namespace, ref.model, ref.tag):
-            exact = path / part
-            path = exact if exact.exists() else next(iter(_same_but_for_case(path, part)), exact)
+        with translated("look for", path / ref.full):
+            for part in (ref.host, ref.namespace, ref.model, ref.tag):
+                exact = path / part
+                path = exact if exact.exists() else next(iter(_same_but_for_case(path, part)), exact)
         return path
 
     def manifest(self, ref: ModelRef) -> bytes | None:
@@ -82,16 +83,19 @@ class Store:
 
     def names(self) -> Iterator[ModelRef]:
         """Every name with a manifest, in no order. Files that Ollama would not list are left out."""
+        return (ref for ref, _ in self.manifests())
+
+    def manifests(self) -> Iterator[tuple[ModelRef, str]]:
+        """Every name with the path of its manifest, in no order."""
         root = self.path / "manifests"
         for host, namespace, model in _folders(root, 3):
-            folder = root / host / namespace / model
-            for entry in _entries(folder):
+            for entry in _entries(root / host / namespace / model):
                 try:
                     ref = ModelRef.parse(f"{host}/{namespace}/{model}:{entry.name}")
                 except UsageError:
                     continue
                 if entry.is_file():
-                    yield ref
+                    yield ref, entry.path
 
     def files(self) -> Iterator[StoredFile]:
         """What lies in `blobs/`, in no order: blobs, unfinished pulls, and what is neither."""
@@ -109,6 +113,16 @@ class Store:
                     found.st_blocks * 512,
                     found.st_mtime,
                 )
+
+    def scratch_files(self) -> Iterator[StoredFile]:
+        """What unfinished verbs of llmctl left. Nothing where this user may not look: they are another user's."""
+        for folder, _, names in os.walk(self.scratch):
+            for name in names:
+                path = Path(folder, name)
+                with suppress(OSError):
+                    found = path.lstat()
+                    size_bytes, disk_bytes = found.st_size, found.st_blocks * 512
+                    yield StoredFile(path, None, True, size_bytes, disk_bytes, found.st_mtime)
 
     def place(self, temporary: Path, digest: str) -> None:
         """Make a finished file of the scratch folder the blob `digest`. The caller has hashed it.
