@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,9 +41,10 @@ def digest_of(content: bytes) -> str:
 
 @dataclass
 class Registry:
-    """`fault` spoils manifests, `blob_fault` the bytes of blobs, where `blob_faults_left` is set so many times only;
-    `moves` is what manifests become once they were asked for. `asked` is every request line since the start,
-    `sent` counts the bytes of each blob that went out, and `streamed` is called with each digest as they do."""
+    """`fault` spoils manifests, `blob_fault` the bytes of blobs: of `spoiled` alone where that is set, and no more
+    than `blob_faults_left` times. `elsewhere` is where "unencrypted" leads, `announced` every manifest's digest;
+    `moves` is what manifests become once they were asked for. `asked` is every request line since the start, `sent`
+    counts the bytes of each blob that went out, and `streamed` is called with each digest as they do."""
 
     host: str = ""
     manifests: dict[str, bytes] = field(default_factory=dict)
@@ -51,6 +53,9 @@ class Registry:
     fault: Fault | None = None
     blob_fault: BlobFault | None = None
     blob_faults_left: int | None = None
+    spoiled: str = ""
+    announced: str = ""
+    elsewhere: str = ""
     redirects: bool = False
     moves: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -78,9 +83,11 @@ class Registry:
         self.manifests[f"{name}/{tag or 'latest'}"] = content
         return digest_of(content)
 
-    def blob_fault_now(self) -> BlobFault | None:
-        """The fault of this answer; one that is limited is used up."""
-        if self.blob_fault is not None and self.blob_faults_left is not None:
+    def blob_fault_of(self, digest: str, *, use: bool) -> BlobFault | None:
+        """The fault of an answer about this blob; `use` counts it where faults are counted."""
+        if self.blob_fault is None or self.spoiled not in {"", digest}:
+            return None
+        if use and self.blob_faults_left is not None:
             self.blob_faults_left -= 1
             if self.blob_faults_left < 0:
                 return None
@@ -133,7 +140,7 @@ class _Answer(BaseHTTPRequestHandler):
             "failing": (500, b"oh no", {}),
             "unavailable": (503, b"", {"Retry-After": "5"}),
             "text": (200, b"certainly, here is your model", {"Content-Type": "text/plain"}),
-            "unencrypted": (302, b"", {"Location": f"http://127.0.0.2:{self.server.server_address[1]}{self.path}"}),
+            "unencrypted": (302, b"", {"Location": f"{self.registry.elsewhere}{self.path}"}),
             "missing": (404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}', {}),
             "too_old": (412, b'{"errors":[{"message":"requires a newer version of Ollama"}]}', {}),
             "busy": (429, b"{}", {"Retry-After": "17"}),
@@ -151,21 +158,24 @@ class _Answer(BaseHTTPRequestHandler):
         elif content is None:
             self._send(404, b"{}")
         else:
-            self._send(200, content, {"Content-Type": MANIFEST_TYPE, "Docker-Content-Digest": digest_of(content)})
+            self._send(
+                200,
+                content,
+                {"Content-Type": MANIFEST_TYPE, "Docker-Content-Digest": self.registry.announced or digest_of(content)},
+            )
             self.registry.manifests[key] = self.registry.moves.pop(key, content)
 
     def _blob(self, digest: str) -> None:
         path = self.registry.blobs.get(digest)
         wanted = self.headers.get("Range", "")
-        # What asks for the length alone is answered well, or the fault would be met before its place.
-        fault = self.registry.blob_fault_now() if self.command == "GET" else self.registry.blob_fault
-        refused: dict[str | None, tuple[int, bytes, dict[str, str]]] = {
-            "missing": (404, b"{}", {}),
-            "failing": (500, b"oh no", {}),
-            "page": (200, b"<html>log in to the network</html>", {"Content-Type": "text/html"}),
-        }
-        if path is None or (fault in refused and self.command == "GET"):
-            self._send(*refused[fault if path else "missing"])
+        # Ollama asks without a range only to learn the Location, and leaves the body unread.
+        asks_where = not wanted and self.headers.get("User-Agent", "").startswith("ollama/")
+        fault = self.registry.blob_fault_of(digest, use=self.command == "GET" and not asks_where)
+        if path is None or fault in {"missing", "failing"}:
+            self._send(500 if fault == "failing" else 404, b"{}")
+            return
+        if fault == "page" and self.command == "GET":
+            self._send(200, b"<html>log in to the network</html>", {"Content-Type": "text/html"})
             return
         size = path.stat().st_size + {"short": -1, "long": 1}.get(fault or "", 0)
         first, last, status = 0, size - 1, 200
@@ -189,8 +199,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if status == 200 and size >= PIECE_BYTES and self.headers.get("User-Agent", "").startswith("ollama/"):
-            # Ollama asks without a range only to learn the Location, and leaves the body unread.
+        if asks_where:
             self.close_connection = True
             return
         self._stream(digest, path, first, last + 1, fault)
@@ -210,6 +219,8 @@ class _Answer(BaseHTTPRequestHandler):
                 if fault == "flipped" and position <= middle < position + wanted:
                     piece[middle - position] ^= 1
                 self.wfile.write(piece)
+                if fault == "trickle":
+                    time.sleep(0.001)
                 self.registry.sent[digest] += wanted
                 self.registry.streamed(digest)
                 position += wanted
@@ -249,16 +260,17 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
-    """A registry on a free port of 127.0.0.1, without models. `folder` takes its small blobs. With `tls` over https."""
+def serving(folder: Path, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[Registry]:
+    """A registry on a free port, without models. `folder` takes its small blobs. With `tls` over https."""
     folder.mkdir(parents=True, exist_ok=True)
     registry = Registry(folder=folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answer", (_Answer,), {"registry": registry}))
+    server = ThreadingHTTPServer((address, 0), type("Answer", (_Answer,), {"registry": registry}))
     server.daemon_threads = True
     if tls is not None:
         # The handshake is the answering thread's, or one client that sends nothing would keep all others waiting.
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    registry.host = f"127.0.0.1:{server.server_address[1]}"
+    registry.host = f"{address}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -165,7 +165,8 @@ def token_for(client: httpx.Client, response: httpx.Response) -> str | None:
 
 def raise_for(ref: ModelRef, response: httpx.Response) -> None:
     status, host = response.status_code, ref.host
-    if response.url.scheme != "https" and response.url.host not in LOOPBACK and not ref.loopback:
+    asked = (response.history or [response])[0].url
+    if asked.scheme == "https" and response.url.scheme != "https" and response.url.host not in LOOPBACK:
         raise DownloadFailed(f"{host} redirects to {response.url.host} without encryption", code="registry_answer")
     if status == 404:
         raise NotFound(f"{host} has no model {ref}", f"its names: {_page(ref)}", code="model_not_found")
