@@ -40,6 +40,7 @@ class ActiveModel:
     `served` is the name that the weights have of their own, another one where the starter stands in.
     `served_digest` is the alias's manifest; it differs from the pinned one where the alias carries a context.
     `buffers` are the runner's lines, which hold as long as `runner_pid` lives; `predicted` is what `fit` said.
+    `source` is what the pin was made of.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ActiveModel:
     runner_pid: int | None = None
     buffers: tuple[Buffer, ...] | None = None
     predicted: Predicted | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, OffloadFlag, ProfileOption, YesFlag, complete_models
+from llmctl.commands.options import JsonFlag, OffloadFlag, ProfileOption, StoreOption, YesFlag, complete_models
 from llmctl.errors import ExitCode
 from llmctl.output import Output
-from llmctl.output.models import list_lines, pull_lines, rm_lines
+from llmctl.output.models import pull_lines, rm_lines
 from llmctl.workflows import models
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def pull(
 ) -> ExitCode:
     """Get a model and pin it. Repeatable.
 
-    It is checked and given its private alias. One that was interrupted goes on.
+    It is checked and given its private alias. One that was interrupted goes on. A tag that moved since it was
+    pinned is refused, with what changed; --update takes it. A name that another program pulled anew gets its
+    pinned model back.
 
     \b
     PRECONDITIONS
@@ -55,7 +57,7 @@ def pull(
     EXIT CODES
       0 pinned and there
       1 the source is unreachable, the disk is full, or what came is damaged
-      2 no model name, or consent is needed (--yes)
+      2 no model name, or consent is needed (--yes): for a large download, or to give a name its model back
       3 the server is not running
       4 no such model or file
       5 the name stands for other weights than the pinned ones, the quantization is another, or it does not fit
@@ -78,26 +80,41 @@ def pull(
     return ExitCode.OK
 
 
-def list_(ctx: typer.Context, profile: ProfileOption = None, json: JsonFlag = False) -> ExitCode:
-    """List the server's models and their pins.
+def list_(
+    ctx: typer.Context,
+    check: Annotated[bool, typer.Option("--check", help="Ask the registries whether pinned names have moved.")] = False,
+    store: StoreOption = None,
+    profile: ProfileOption = None,
+    json: JsonFlag = False,
+) -> ExitCode:
+    """List the models, their pins, and what they take of the disk.
+
+    The model folder is read where it can be, with or without a server; else the server is asked.
 
     \b
     PRECONDITIONS
-      The profile's server is running.
+      A model folder that can be read, or a running server.
     \b
     SIDE EFFECTS
-      None.
+      None. Only with --check are registries asked.
     \b
     EXIT CODES
-      0 listed
-      3 the server is not running
+      0 listed, also where a registry could not be asked
+      1 the model folder cannot be read, and no server runs
+      3 the server is on another machine and not running
+      4 no model folder (--store)
     \b
     EXAMPLE
-      llmctl list --json
+      llmctl list --check
     """
+    from llmctl.library import lock_file
+    from llmctl.output.inventory import list_lines
+    from llmctl.workflows import inventory
+
     env: Env = ctx.obj
-    running, library, lock_path = at(env, env.profile(profile))
-    found = models.Inventory(running.base_url, library.list(library.read_lock(lock_path)))
+    chosen = env.profile(profile)
+    lock = lock_file.read(env.lock_path(chosen))
+    found = inventory.look(env.server, chosen, lock, env.client, given=store, check=check)
     Output(env, json).show(found, list_lines)
     return ExitCode.OK
 
@@ -111,7 +128,7 @@ def rm(
 ) -> ExitCode:
     """Delete a model and its pin.
 
-    It is unloaded first. Its aliases go with it.
+    It is unloaded first. Its aliases go with it. Asks first where a lock pins it, another profile's too.
 
     \b
     PRECONDITIONS
@@ -122,7 +139,7 @@ def rm(
     \b
     EXIT CODES
       0 removed
-      2 it is pinned, and --yes is not given
+      2 it is pinned, by this profile or another, and --yes is not given
       3 the server is not running
       4 no such model
     \b
@@ -131,8 +148,17 @@ def rm(
     """
     env: Env = ctx.obj
     out = Output(env, json)
-    _, library, lock_path = at(env, env.profile(profile))
-    result = models.remove(model, library, lock_path, out.consent(yes))
+    running, library, lock_path = at(env, env.profile(profile))
+    with out.progress() as progress:
+        result = models.remove(
+            model,
+            library,
+            lock_path,
+            running,
+            server=env.server,
+            progress=progress,
+            consent=out.consent(yes),
+        )
     out.show(result, rm_lines)
     return ExitCode.OK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,9 @@ OffloadFlag = Annotated[
     bool, typer.Option("--allow-offload", help="Accept a model of which a part lies in host memory.")
 ]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Agree to downloads, builds and removals.")]
+StoreOption = Annotated[
+    Path | None, typer.Option("--store", metavar="PATH", help="The model folder. Default: the server's.")
+]
 ProfileOption = Annotated[
     str | None,
     typer.Option(

@@ -98,9 +98,14 @@ class Pin:
         )
 
     @property
+    def blobs(self) -> tuple[Layer, ...]:
+        """Every blob that it reaches, the config included."""
+        return (*self.layers, *([self.config] if self.config else []))
+
+    @property
     def size_bytes(self) -> int:
         """All its blobs together."""
-        return sum(layer.size_bytes for layer in (*self.layers, *([self.config] if self.config else [])))
+        return sum(layer.size_bytes for layer in self.blobs)
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,22 @@
-"""The models of one server: get, pin, list, remove. What is pinned is served from a private alias."""
+"""The models of one server: get, pin, remove. What is pinned is served from a private alias."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core.pin import Lock
-from llmctl.library import lock_file
-from llmctl.library.inventory import LibraryEntry, Removed, listed, removal
+from llmctl.library import lock_file, usage
+from llmctl.library.inventory import LibraryEntry, Removed, removal
 from llmctl.library.obtain import Obtain, Pinned
 
 if TYPE_CHECKING:
     from llmctl.client import Client
     from llmctl.core.profile import ModelSpec
     from llmctl.core.progress import Consent, Progress
+    from llmctl.library.usage import KnownLock
     from llmctl.system.paths import Paths
 
 __all__ = ["Library", "LibraryEntry", "Pinned", "Removed"]
@@ -66,21 +67,30 @@ class Library:
             consent=consent,
         ).run()
 
-    def list(self, *locks: Lock) -> tuple[LibraryEntry, ...]:
-        """Every model of the server and every pinned one, by name."""
-        return listed(self.client, locks)
-
-    def remove(self, name: str, lock: Lock, consent: Consent) -> tuple[Removed, Lock]:
+    def remove(
+        self, name: str, lock: Lock, consent: Consent, others: Iterable[KnownLock] = ()
+    ) -> tuple[Removed, Lock]:
         """Unload and delete a model with its aliases; what was removed, and the lock without it.
 
-        Asks first when it is pinned. NotFound when neither the server nor the lock has it.
+        Asks first when it is pinned, by `lock` or by one of `others`. NotFound when neither the server nor the
+        lock has it.
         """
-        return removal(self.client, name, lock, consent)
+        return removal(self.client, name, lock, consent, others)
 
     def read_lock(self, path: Path) -> Lock:
         """The lock at `path`; an empty one when there is none. LockError when it is damaged."""
         return lock_file.read(path)
 
     def change_lock(self, path: Path, change: Callable[[Lock], Lock]) -> Lock:
-        """Read, change and write, with no other llmctl in between."""
-        return lock_file.change(path, change)
+        """Read, change and write, with no other llmctl in between. `prune` knows the lock from then on."""
+
+        def noted(lock: Lock) -> Lock:
+            changed = change(lock)
+            self.know_lock(path, changed)
+            return changed
+
+        return lock_file.change(path, noted)
+
+    def know_lock(self, path: Path, lock: Lock) -> None:
+        """Keep in mind that the lock at `path` pins what it pins, so that `prune` keeps it."""
+        usage.note(self.paths.state, path, lock)

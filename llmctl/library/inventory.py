@@ -1,21 +1,49 @@
-"""What the server has beside what the locks pin, and how a model is removed."""
+"""What a store has beside what the locks pin, and how a model is removed."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from llmctl.core.manifest import Manifest, parse_manifest
 from llmctl.core.model import PRIVATE_NAMESPACE, ModelRef, alias_for, name_of_alias
-from llmctl.errors import NotFound
+from llmctl.errors import LlmctlError, NotFound
 
 if TYPE_CHECKING:
     from llmctl.client import Client
-    from llmctl.client.types import InstalledModel
     from llmctl.core.pin import Lock, Pin
     from llmctl.core.progress import Consent
+    from llmctl.library.upstream import Upstream
+    from llmctl.library.usage import KnownLock
+    from llmctl.system.store import Store
 
 PinState = Literal["pinned", "drifted", "unpinned", "missing"]
+PlainState = Literal["same", "moved", "absent"]
+LARGEST_CONFIG_BYTES = 1 << 20
+_CONTEXT = re.compile(r"(?<=:[0-9a-f]{12})-c[0-9]+$")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One name of a store. `digest` is its manifest's as 64 hex digits, empty where that cannot be read.
+
+    `manifest` is None where only the server was asked, or the manifest is damaged, which `damaged` explains.
+    """
+
+    name: str
+    digest: str
+    size_bytes: int
+    quantization: str | None
+    manifest: Manifest | None = None
+    damaged: str | None = None
+    path: str | None = None
+
+    @property
+    def weights_digest(self) -> str | None:
+        return self.manifest.weights.digest if self.manifest and self.manifest.weights else None
 
 
 @dataclass(frozen=True)
@@ -23,8 +51,11 @@ class LibraryEntry:
     """One model. `source` is what its pin was made of: registry, file, or starter, which may stand in for `name`.
 
     `digest` is its manifest's as 64 hex digits, the pinned one where there is a pin.
-    pinned: the alias has the pinned manifest. drifted: the alias, or the plain name, has another one now.
-    missing: pinned, and the server has neither. unpinned: no lock names it.
+    pinned: the alias has the pinned manifest. drifted: the alias has another one now, or only the plain name is
+    there. missing: pinned, and the store has neither. unpinned: no lock names it.
+    `plain` is what the name itself stands for here: the pinned manifest, another one (`plain_digest`), or
+    nothing; None where the pin is none of a registry. `loaded` is None where no server told.
+    `disk_bytes` are the blocks of its blobs, those that it shares included.
     """
 
     name: str
@@ -34,7 +65,13 @@ class LibraryEntry:
     size_bytes: int
     quantization: str | None
     pin_state: PinState
-    loaded: bool
+    loaded: bool | None
+    weights_digest: str | None = None
+    disk_bytes: int | None = None
+    plain: PlainState | None = None
+    plain_digest: str | None = None
+    damaged: str | None = None
+    upstream: Upstream | None = None
 
 
 @dataclass(frozen=True)
@@ -46,67 +83,185 @@ class Removed:
     unpinned: bool
 
 
-def listed(client: Client, locks: Iterable[Lock]) -> tuple[LibraryEntry, ...]:
-    tags = {model.name: model for model in client.tags()}
-    loaded = {model.digest for model in client.ps()}
+def from_store(store: Store) -> tuple[Installed, ...]:
+    """Every name in the store on disk, as its manifests say it. LlmctlError where it cannot be read."""
+    configs: dict[str, str | None] = {}
+    return tuple(_stored(store, str(ref), path, configs) for ref, path in store.manifests())
+
+
+def from_server(client: Client) -> tuple[Installed, ...]:
+    """Every name that the server lists: what is left where its store cannot be read."""
+    return tuple(Installed(model.name, model.digest, model.size_bytes, model.quantization) for model in client.tags())
+
+
+def _stored(store: Store, name: str, path: str, configs: dict[str, str | None]) -> Installed:
+    from llmctl.system.files import read_bounded
+    from llmctl.system.store import LARGEST_MANIFEST_BYTES
+
+    try:
+        manifest = parse_manifest(read_bounded(path, LARGEST_MANIFEST_BYTES))
+    except (LlmctlError, ValueError) as error:
+        reason = error.message if isinstance(error, LlmctlError) else f"its manifest is damaged: {error}"
+        return Installed(name, "", 0, None, damaged=reason, path=path)
+    size_bytes = sum(layer.size_bytes for layer in (*manifest.layers, manifest.config))
+    digest = manifest.config.digest
+    if digest not in configs:
+        configs[digest] = _quantization(store, digest)
+    return Installed(name, manifest.digest.removeprefix("sha256:"), size_bytes, configs[digest], manifest, path=path)
+
+
+def _quantization(store: Store, config_digest: str) -> str | None:
+    """What the config says; the server's own list takes it from there too."""
+    from llmctl.system.files import read_bounded
+
+    try:
+        said = json.loads(read_bounded(store.blob(config_digest), LARGEST_CONFIG_BYTES)).get("file_type")
+    except (LlmctlError, ValueError, AttributeError):
+        return None
+    return said if isinstance(said, str) and said else None
+
+
+def listed(
+    installed: Iterable[Installed],
+    locks: Iterable[Lock],
+    loaded: Iterable[str] | None = (),
+    disk: Mapping[str, int] | None = None,
+) -> tuple[LibraryEntry, ...]:
+    """Every model by name. `loaded` are the manifests in /api/ps (64 hex digits), None where nobody told.
+
+    `disk` is what each blob takes, by digest.
+    """
+    found = {each.name.lower(): each for each in installed}
     pins = [pin for lock in locks for pin in lock.models]
-    entries = [pinned_entry(pin, tags, loaded) for pin in pins]
-    covered = {pin.served for pin in pins if pin.source == "registry"} | {pin.alias for pin in pins}
-    entries += [
-        unpinned_entry(model, model.digest in loaded)
-        for name, model in tags.items()
-        if name not in covered and not any(name.startswith(f"{pin.alias}-c") for pin in pins)
-    ]
+    look = _Look(found, siblings(found.values()), _Loaded(loaded, found.values(), pins), disk)
+    entries = [look.pinned(pin) for pin in pins]
+    covered = {pin.served.lower() for pin in pins if pin.source == "registry"} | {pin.alias.lower() for pin in pins}
+    entries += [look.unpinned(each) for name, each in found.items() if family_of(name) not in covered]
     return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
-def unpinned_entry(model: InstalledModel, loaded: bool) -> LibraryEntry:
-    return LibraryEntry(
-        name=model.name,
-        alias=None,
-        source=None,
-        digest=model.digest,
-        size_bytes=model.size_bytes,
-        quantization=model.quantization,
-        pin_state="unpinned",
-        loaded=loaded,
-    )
+def family_of(name: str) -> str:
+    """The pin's alias of an alias with a context of its own; any other name as it is. In lower case."""
+    return _CONTEXT.sub("", name.lower()) if name.lower().startswith(f"{PRIVATE_NAMESPACE}/") else name.lower()
 
 
-def pinned_entry(pin: Pin, tags: Mapping[str, InstalledModel], loaded: set[str]) -> LibraryEntry:
-    digest = pin.manifest_digest.removeprefix("sha256:")
-    family = [tags[name] for name in tags if name == pin.alias or name.startswith(f"{pin.alias}-c")]
-    return LibraryEntry(
-        name=pin.name,
-        alias=pin.alias,
-        source=pin.source,
-        digest=digest,
-        size_bytes=pin.size_bytes or next((model.size_bytes for model in family), 0),
-        quantization=pin.quantization,
-        pin_state=state_of(pin, tags),
-        loaded=any(model.digest in loaded for model in family) or digest in loaded,
-    )
+def siblings(installed: Iterable[Installed]) -> dict[str, list[Installed]]:
+    """The names by the alias that they are, or are a sibling of with another context."""
+    families: dict[str, list[Installed]] = {}
+    for each in installed:
+        families.setdefault(family_of(each.name), []).append(each)
+    return families
 
 
-def state_of(pin: Pin, tags: Mapping[str, InstalledModel]) -> PinState:
-    found = tags.get(pin.alias)
-    plain = tags.get(pin.served) if pin.source == "registry" else None
-    if found is None:
+class _Loaded:
+    """Which weights are in memory. Two names of the same weights share one runner: names say nothing."""
+
+    def __init__(self, manifests: Iterable[str] | None, installed: Iterable[Installed], pins: Iterable[Pin]) -> None:
+        self.known = manifests is not None
+        self.manifests = set(manifests or ())
+        self.weights = {each.weights_digest for each in installed if each.digest in self.manifests} - {None}
+        # A model that was deleted stays loaded, and then only its pin knows what it was.
+        self.weights |= {
+            pin.weights_digest for pin in pins if pin.manifest_digest.removeprefix("sha256:") in self.manifests
+        }
+
+    def has(self, digests: Iterable[str], weights: str | None) -> bool | None:
+        if not self.known:
+            return None
+        return weights in self.weights or not self.manifests.isdisjoint(digests)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look at a store: the names by their lower case, what is loaded, and what each blob takes."""
+
+    found: Mapping[str, Installed]
+    families: Mapping[str, list[Installed]]
+    loaded: _Loaded
+    disk: Mapping[str, int] | None
+
+    def unpinned(self, model: Installed) -> LibraryEntry:
+        return LibraryEntry(
+            name=model.name,
+            alias=None,
+            source=None,
+            digest=model.digest,
+            size_bytes=model.size_bytes,
+            quantization=model.quantization,
+            pin_state="unpinned",
+            loaded=self.loaded.has([model.digest], model.weights_digest),
+            weights_digest=model.weights_digest,
+            disk_bytes=self.disk_bytes(model),
+            damaged=model.damaged,
+        )
+
+    def pinned(self, pin: Pin) -> LibraryEntry:
+        digest, alias = pin.manifest_digest.removeprefix("sha256:"), pin.alias.lower()
+        family, held = self.families.get(alias, []), self.found.get(alias)
+        plain = self.found.get(pin.served.lower()) if pin.source == "registry" else None
+        return LibraryEntry(
+            name=pin.name,
+            alias=pin.alias,
+            source=pin.source,
+            digest=digest,
+            size_bytes=pin.size_bytes or next((model.size_bytes for model in family), 0),
+            quantization=pin.quantization,
+            pin_state=state_of(pin, held, plain),
+            loaded=self.loaded.has([digest, *(model.digest for model in family)], pin.weights_digest),
+            weights_digest=pin.weights_digest,
+            disk_bytes=self.disk_bytes(held or plain),
+            plain=plain_state(pin, plain),
+            plain_digest=plain.digest or None if plain else None,
+            damaged=next((each.damaged for each in (held, plain) if each is not None and each.damaged), None),
+        )
+
+    def disk_bytes(self, model: Installed | None) -> int | None:
+        if self.disk is None or model is None or model.manifest is None:
+            return None
+        return sum(self.disk.get(layer.digest, 0) for layer in model.manifest.blobs)
+
+
+def state_of(pin: Pin, held: Installed | None, plain: Installed | None) -> PinState:
+    """`held` is what the alias stands for, `plain` what the name does."""
+    if held is None:
         return "missing" if plain is None else "drifted"
-    # Only a registry's manifest is the same on every machine.
-    if pin.source == "registry" and f"sha256:{found.digest}" != pin.manifest_digest:
-        return "drifted"
-    return "pinned"
+    if f"sha256:{held.digest}" == pin.manifest_digest:
+        return "pinned"
+    # Only a registry's manifest is the same on every machine; elsewhere the weights tell, where they are known.
+    made_here = pin.source != "registry" and not held.damaged
+    return "pinned" if made_here and held.weights_digest in {None, pin.weights_digest} else "drifted"
 
 
-def removal(client: Client, name: str, lock: Lock, consent: Consent) -> tuple[Removed, Lock]:
+def plain_state(pin: Pin, plain: Installed | None) -> PlainState | None:
+    if pin.source != "registry":
+        return None
+    if plain is None:
+        return "absent"
+    return "same" if f"sha256:{plain.digest}" == pin.manifest_digest else "moved"
+
+
+def with_upstream(entries: Iterable[LibraryEntry], asked: Mapping[str, Upstream]) -> tuple[LibraryEntry, ...]:
+    """The entries with what their registries said, by name."""
+    return tuple(
+        replace(entry, upstream=asked[entry.name]) if entry.alias and entry.name in asked else entry
+        for entry in entries
+    )
+
+
+def removal(
+    client: Client, name: str, lock: Lock, consent: Consent, others: Iterable[KnownLock] = ()
+) -> tuple[Removed, Lock]:
+    """Delete a model with its aliases. Asks first where a lock pins it, this one or one of `others`."""
     pin = lock.pin(name) or next((pin for pin in lock.models if name in {pin.alias, pin.served}), None)
     tags = {model.name: model.digest for model in client.tags()}
     doomed = sorted(tags.keys() & names_of(name, pin, tags), key=len, reverse=True)
     if not doomed and pin is None:
         raise NotFound(f"no model {name} here", "llmctl list", code="model_not_found")
+    holders = [other.path for other in others if _holds(other, doomed)]
     if pin is not None:
-        consent(f"{pin.name} is pinned by the profile's lock. Remove it and its pin.")
+        consent(f"{pin.name} is pinned by the profile's lock{_also(holders)}. Remove it and its pin.")
+    elif holders:
+        consent(f"{name} is pinned by {' and '.join(holders)}. Remove it all the same.")
     loaded = {model.digest for model in client.ps()}
     for each in doomed:
         if tags[each] in loaded:
@@ -114,6 +269,18 @@ def removal(client: Client, name: str, lock: Lock, consent: Consent) -> tuple[Re
             client.unload(each)
         client.delete(each)
     return Removed(pin.name if pin else name, tuple(doomed), pin is not None), lock.without(pin.name) if pin else lock
+
+
+def _holds(other: KnownLock, doomed: Iterable[str]) -> bool:
+    """Whether a lock pins, or pinned when it was last seen, one of the names."""
+    names = {name.lower() for name in doomed}
+    own = {pin.served.lower() for pin in other.pins if pin.source == "registry"}
+    own |= {pin.alias.lower() for pin in other.pins} | {alias.lower() for alias in other.aliases or () if other.unknown}
+    return not names.isdisjoint(own)
+
+
+def _also(holders: list[str]) -> str:
+    return f", and by {' and '.join(holders)}" if holders else ""
 
 
 def names_of(name: str, pin: Pin | None, installed: Iterable[str]) -> set[str]:

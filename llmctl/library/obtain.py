@@ -28,6 +28,7 @@ class Pinned:
 
     `served_digest` is the alias's manifest as /api/tags and /api/ps show it (64 hex digits); it differs from
     the pinned one where the alias carries a context of its own, or where this machine made the manifest.
+    `previous` is the pin that this one replaced, where the manifest is another one.
     """
 
     pin: Pin
@@ -35,6 +36,7 @@ class Pinned:
     changed: bool
     note: str
     served_digest: str
+    previous: Pin | None = None
 
     @property
     def digests(self) -> frozenset[str]:
@@ -67,7 +69,8 @@ class Obtain:
         pin, origin, note = self.get(ref)
         if pin == self.pin and (found := self.installed(pin)) is not None:
             return replace(found, note=note)
-        return self.served(pin, origin, note)
+        moved = self.pin is not None and self.pin.manifest_digest != pin.manifest_digest
+        return replace(self.served(pin, origin, note), previous=self.pin if moved else None)
 
     @property
     def ref(self) -> ModelRef:

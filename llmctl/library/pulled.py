@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.changes import changes, short, side_by_side, size_words
 from llmctl.core.memory.ggml import FILE_TYPES
 from llmctl.core.pin import Pin
 from llmctl.errors import DiskFull, DownloadFailed, EngineError, LlmctlError, NotFound, Refused
@@ -54,9 +55,11 @@ def check_against_pin(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
     pin = run.pin
     if pin is None or run.update or pin.source != "registry" or pin.manifest_digest == manifest.digest:
         return
+    found = changes(pin.layers, pin.config, manifest.layers, manifest.config)
     raise Refused(
-        f"{ref} moved: pinned {pin.manifest_digest[7:19]} ({megabytes(pin.size_bytes)}, {pin.pinned_at[:10]}), "
-        f"{ref.host} now has {manifest.digest[7:19]} ({megabytes(size_of(manifest))})",
+        f"{ref} moved: pinned {short(pin.manifest_digest)} ({size_words(pin.size_bytes)}, {pin.pinned_at[:10]}), "
+        f"{ref.host} now has {short(manifest.digest)} ({size_words(size_of(manifest))})\n"
+        + "\n".join(side_by_side(pin.manifest_digest, manifest.digest, found)),
         f"llmctl pull {pin.name} --update",
         code="drift",
     )
@@ -154,7 +157,3 @@ def new_pin(run: Obtain, ref: ModelRef, manifest: Manifest) -> Pin:
 
 def size_of(manifest: Manifest) -> int:
     return sum(layer.size_bytes for layer in manifest.blobs)
-
-
-def megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:,.0f} MB"

@@ -1,15 +1,14 @@
-"""What `pull`, `list` and `rm` look like."""
+"""What `pull` and `rm` look like."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmctl.output.text import pairs, size, table
+from llmctl.core.changes import side_by_side
+from llmctl.output.text import pairs, size
 
 if TYPE_CHECKING:
-    from llmctl.workflows.models import Inventory, PullResult, RemoveResult
-
-EMPTY = "No models here. Get one with: llmctl pull NAME"
+    from llmctl.workflows.models import PullResult, RemoveResult
 
 
 def pull_lines(result: PullResult, width: int) -> list[str]:
@@ -21,28 +20,11 @@ def pull_lines(result: PullResult, width: int) -> list[str]:
         ("lock", result.lock),
     ]
     lines = pairs(rows, width)
+    if result.previous_digest is not None:
+        lines += ["", "what changed:", *side_by_side(result.previous_digest, result.manifest_digest, result.changes)]
     if result.note:
         lines.append(f"note: {result.note}")
     return lines
-
-
-def list_lines(found: Inventory, width: int) -> list[str]:
-    if not found.models:
-        return [EMPTY]
-    header = ("name", "size", "quantization", "digest", "pin", "source", "loaded")
-    rows = [
-        (
-            entry.name,
-            size(entry.size_bytes or None),
-            entry.quantization or "unknown",
-            entry.digest[:12],
-            entry.pin_state,
-            entry.source or "unknown",
-            "yes" if entry.loaded else "no",
-        )
-        for entry in found.models
-    ]
-    return table(header, rows, width)
 
 
 def rm_lines(result: RemoveResult, _: int) -> list[str]:

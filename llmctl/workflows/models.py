@@ -1,21 +1,29 @@
-"""pull, list, rm: the models of one profile's server, and the profile's lock."""
+"""pull and rm: the models of one profile's server, and the profile's lock."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.changes import Change, changes, short
 from llmctl.core.model import ModelRef, looks_like_path
 from llmctl.core.profile import ModelSpec
+from llmctl.core.progress import Step
 from llmctl.errors import NotFound, ServerNotRunning, UsageError
+from llmctl.library import usage
+from llmctl.workflows import store as stores
 
 if TYPE_CHECKING:
     from llmctl.client import Client
+    from llmctl.core.pin import Pin
     from llmctl.core.profile import Profile
     from llmctl.core.progress import Consent, Progress
-    from llmctl.library import Library, LibraryEntry, Removed
+    from llmctl.library import Library, Removed
     from llmctl.server import Running, Server
 
 STARTER = "starter"
@@ -23,7 +31,10 @@ STARTER = "starter"
 
 @dataclass(frozen=True)
 class PullResult:
-    """What a name stands for now, and whether anything had to be done. Digests are `sha256:<64 hex>`."""
+    """What a name stands for now, and whether anything had to be done. Digests are `sha256:<64 hex>`.
+
+    Where the pin was moved: the manifest that it had, and what is different in the new one.
+    """
 
     name: str
     alias: str
@@ -35,14 +46,8 @@ class PullResult:
     changed: bool
     note: str
     lock: str
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """The models of the server at `base_url` and those that the profile's lock pins."""
-
-    base_url: str
-    models: tuple[LibraryEntry, ...]
+    previous_digest: str | None = None
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,18 +122,20 @@ def pull(
     consent: Consent,
 ) -> PullResult:
     """Have the model and its pin in the lock. Repeatable; goes on where an interrupted one stopped."""
-    pinned = library.ensure(
-        spec,
-        library.read_lock(lock_path),
-        server_context=0,
-        engine_version=running.version,
-        store=Path(running.store) if running.store else None,
-        update=update,
-        progress=progress,
-        consent=consent,
-    )
-    pin = pinned.pin
-    library.change_lock(lock_path, lambda lock: lock.with_pin(pin))
+    with changing(running, progress):
+        pinned = library.ensure(
+            spec,
+            library.read_lock(lock_path),
+            server_context=0,
+            engine_version=running.version,
+            store=Path(running.store) if running.store else None,
+            update=update,
+            progress=progress,
+            consent=consent,
+        )
+        pin, previous = pinned.pin, pinned.previous
+        library.change_lock(lock_path, lambda lock: lock.with_pin(pin))
+        given_back = give_name_back(library.client, pin, consent)
     return PullResult(
         name=pin.name,
         alias=pinned.alias,
@@ -137,15 +144,70 @@ def pull(
         quantization=pin.quantization,
         size_bytes=pin.size_bytes,
         source=pin.from_,
-        changed=pinned.changed,
-        note=pinned.note,
+        changed=pinned.changed or bool(given_back),
+        note="; ".join(note for note in (pinned.note, given_back) if note),
         lock=str(lock_path),
+        previous_digest=previous.manifest_digest if previous else None,
+        changes=changes(previous.layers, previous.config, pin.layers, pin.config) if previous else (),
     )
 
 
-def remove(name: str, library: Library, lock_path: Path, consent: Consent) -> RemoveResult:
-    """Delete a model and its pin; the consent is asked for a pinned one."""
+@contextmanager
+def changing(running: Running, progress: Progress) -> Iterator[None]:
+    """Keep other llmctl out of the server's store meanwhile, where it is a folder that can be seen from here."""
+    from llmctl.system.store import Store
+
+    if running.store is None or not os.access(running.store, os.R_OK):
+        yield
+        return
+    waited: list[str] = []
+
+    def waiting() -> None:
+        waited.append("another llmctl is changing this store")
+        progress(Step("wait", "wait", detail=waited[0]))
+
+    with Store(Path(running.store)).changing(waiting):
+        if waited:
+            progress(Step("wait", "wait", "done", "the other llmctl has ended"))
+        yield
+
+
+def give_name_back(client: Client, pin: Pin, consent: Consent) -> str:
+    """Where another pull moved the plain name, give it the pinned manifest again; what was done, in words."""
+    found = {model.name.lower(): model.digest for model in client.tags()}.get(pin.served.lower())
+    if pin.source != "registry" or found is None or f"sha256:{found}" == pin.manifest_digest:
+        return ""
+    consent(
+        f"Here {pin.served} itself stands for {found[:12]} now, pinned is {short(pin.manifest_digest)}. "
+        f"Give the name its pinned model back, which leaves {found[:12]} without a name."
+    )
+    client.copy(pin.alias, pin.served)
+    return f"{pin.served} stood for {found[:12]} and stands for its pinned model again"
+
+
+def remove(
+    name: str,
+    library: Library,
+    lock_path: Path,
+    running: Running,
+    *,
+    server: Server,
+    progress: Progress,
+    consent: Consent,
+) -> RemoveResult:
+    """Delete a model and its pin; the consent is asked for one that this or another known lock pins."""
     removed: Removed
-    removed, _ = library.remove(name, library.read_lock(lock_path), consent)
-    library.change_lock(lock_path, lambda lock: lock.without(removed.name))
+    beside = tuple(
+        other
+        for other in usage.known_locks(server.paths.state, server.paths.config.glob("*.lock"))
+        if other.path != str(lock_path.absolute())
+    )
+    with changing(running, progress):
+        try:
+            removed, _ = library.remove(name, library.read_lock(lock_path), consent, beside)
+        except NotFound as error:
+            if running.store is None:
+                raise
+            raise stores.elsewhere(error, server, Path(running.store), name) from None
+        library.change_lock(lock_path, lambda lock: lock.without(removed.name))
     return RemoveResult(removed.name, removed.deleted, removed.unpinned)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.model import ModelRef
 from llmctl.core.prediction import findings
-from llmctl.errors import ServerNotRunning
+from llmctl.errors import LlmctlError, ServerNotRunning
 from llmctl.residency import Host, Residency, Wanted
 from llmctl.system import process
+from llmctl.system.store import Store
 
 if TYPE_CHECKING:
     from llmctl.client import Client, LoadedModel
@@ -98,7 +102,7 @@ def status(server: Server, client: Client | None, state: ServerState | None) -> 
         return unrecorded(client, version, loaded)
     owned = server.owned() if state.owner == "llmctl" else None
     host = Host(owned is not None, owned.pid if owned else None)
-    models = tuple(model_status(model, loaded, host, state.require) for model in state.models)
+    models = tuple(model_status(model, loaded, host, state.require, state.store) for model in state.models)
     known = {digest for model in state.models for digest in digests_of(model)}
     pid = owned.pid if owned else None
     return Status(
@@ -137,7 +141,9 @@ def unrecorded(client: Client, version: str, loaded: list[LoadedModel]) -> Statu
     )
 
 
-def model_status(model: ActiveModel, loaded: list[LoadedModel], host: Host, require: Require) -> ModelStatus:
+def model_status(
+    model: ActiveModel, loaded: list[LoadedModel], host: Host, require: Require, store: str | None
+) -> ModelStatus:
     """The proof as it stands. What `up` read in the runner's log holds as long as that runner lives."""
     wanted = Wanted(digests_of(model), model.weights_digest, model.context, require)
     found = Residency().prove(
@@ -149,6 +155,7 @@ def model_status(model: ActiveModel, loaded: list[LoadedModel], host: Host, requ
     odd: tuple[str, ...] = ()
     if model.predicted is not None and entry is not None:
         odd = findings(model.predicted, gpu_bytes, found.witnesses.buffer_bytes, found.witnesses.measured_bytes)
+    odd += moved_name(model, store)
     return ModelStatus(
         name=model.name,
         served=model.served,
@@ -168,6 +175,23 @@ def model_status(model: ActiveModel, loaded: list[LoadedModel], host: Host, requ
         runner_pid=pid,
         predicted_bytes=model.predicted.total_bytes if model.predicted else None,
         findings=odd,
+    )
+
+
+def moved_name(model: ActiveModel, store: str | None) -> tuple[str, ...]:
+    """Whoever asks the server for the plain name gets what that stands for in the store, pinned or not."""
+    if store is None or model.source != "registry":
+        return ()
+    try:
+        content = Store(Path(store)).manifest(ModelRef.parse(model.served))
+    except LlmctlError:
+        return ()
+    found = hashlib.sha256(content or b"").hexdigest()
+    if content is None or f"sha256:{found}" == model.manifest_digest:
+        return ()
+    return (
+        f"a client that asks the server for {model.served} gets {found[:12]}, which is not what is pinned; "
+        f"put the pinned one back: llmctl pull {model.name}",
     )
 
 

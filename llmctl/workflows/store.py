@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.model import ModelRef
 from llmctl.errors import LlmctlError, NotFound, ServerNotRunning
 from llmctl.system.store import Store
 
@@ -75,6 +76,29 @@ def found(server: Server, profile: Profile) -> Running | None:
 
 def same(one: str | None, other: Path) -> bool:
     return one is not None and Path(one).resolve() == other.resolve()
+
+
+def having(server: Server, chosen: Path, name: str, candidates: Iterable[str] = SYSTEM_STORES) -> tuple[str, ...]:
+    """The other stores of this machine that have the model `name`, as far as this user may look into them."""
+    found = []
+    for other in others(server, chosen, candidates):
+        try:
+            if Store(Path(other.path)).manifest(ModelRef.parse(name)) is not None:
+                found.append(other.path)
+        except LlmctlError:
+            continue
+    return tuple(found)
+
+
+def elsewhere(
+    error: NotFound, server: Server, chosen: Path, name: str, candidates: Iterable[str] = SYSTEM_STORES
+) -> NotFound:
+    """The error that `name` is not in the store `chosen`; where another store has it, saying so."""
+    found = having(server, chosen, name, candidates)
+    if not found:
+        return error
+    message = f"{error.message}: the store {chosen} has none; {' and '.join(found)} has it"
+    return NotFound(message, f"llmctl list --store {found[0]}", code=error.code)
 
 
 def others(server: Server, chosen: Path, candidates: Iterable[str] = SYSTEM_STORES) -> tuple[OtherStore, ...]:

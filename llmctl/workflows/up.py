@@ -170,6 +170,7 @@ class Up:
         """Get, load and prove every model; record what is true after each."""
         library = self.services.library(running.base_url)
         lock = library.read_lock(self.lock_path)
+        library.know_lock(self.lock_path, lock)
         active: list[ActiveModel] = []
         notes: list[str] = []
         changed = started
@@ -297,4 +298,5 @@ def active(pinned: Pinned, context: int, resident: Resident) -> ActiveModel:
         reasons=resident.proof.reasons,
         runner_pid=resident.runner_pid,
         buffers=resident.witnesses.buffers,
+        source=pin.source,
     )
