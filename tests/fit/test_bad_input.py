@@ -110,7 +110,7 @@ import sys
 from llmctl.__main__ import main
 code = main(sys.argv[1:])
 # The peak since exec, in KiB; ru_maxrss would carry over that of the process that forked this one.
-print(code, [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+print(int(code), [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
 """
 
 
