@@ -86,6 +86,10 @@ class Client:
         """Let the engine pull `name`; `insecure` makes it speak http. Raises EngineError without `success`."""
         yield from self._events("/api/pull", {"model": name, "insecure": insecure})
 
+    def push(self, name: str, *, insecure: bool = False) -> Iterator[PullEvent]:
+        """Let the engine push `name` to the registry in it; `insecure` as for `pull`."""
+        yield from self._events("/api/push", {"model": name, "insecure": insecure})
+
     def create(
         self,
         model: str,

@@ -61,6 +61,11 @@ class Output:
                 encoding = stream.encoding or "ascii"
                 stream.write(text.encode(encoding, "replace").decode(encoding))
 
+    def write_bytes(self, piece: memoryview) -> None:
+        """Bytes to stdout."""
+        with writing():
+            self.env.stdout.buffer.write(piece)
+
     def flush(self) -> None:
         """What was written so far, out."""
         with writing():
