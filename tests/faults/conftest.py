@@ -31,6 +31,13 @@ from tests.registry_server import Registry, digest_of, serving
 
 PROFILE = "schema: 1\nmodels:\n  - name: m\ngpu: {require: none}\n"
 ROW_BYTES = 144 * 2
+MIB = 1 << 20
+# Root without the right to pass over modes: what other users are.
+UNPRIVILEGED = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    if os.geteuid() == 0
+    else []
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -72,6 +79,11 @@ class Ran:
     @property
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+def finished(process: subprocess.Popen[str]) -> Ran:
+    out, err = process.communicate(timeout=120)
+    return Ran(process.returncode, out, err)
 
 
 def sha256(path: Path) -> str:
@@ -116,25 +128,21 @@ class Box:
         code = main(list(words), Env(self.settings, io.StringIO(), stdout, stderr))
         return Ran(code, stdout.getvalue(), stderr.getvalue())
 
-    def start(self, *words: str, user: int | None = None) -> subprocess.Popen[str]:
-        """The same as a process of its own, which can be killed, or be another user's."""
+    def start(self, *words: str, unprivileged: bool = False) -> subprocess.Popen[str]:
+        """The same as a process of its own, which can be killed. `unprivileged`: modes and owners count for it, even
+        where root runs the tests."""
         return subprocess.Popen(
-            [*machine.ENDS_WITH_TESTS, sys.executable, "-m", "llmctl", *words],
+            [*machine.ENDS_WITH_TESTS, *(UNPRIVILEGED if unprivileged else []), sys.executable, "-m", "llmctl", *words],
             env=self.settings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            user=user,
-            group=user,
-            extra_groups=[] if user is not None else None,
         )
 
-    def run(self, *words: str, user: int | None = None) -> Ran:
-        process = self.start(*words, user=user)
-        out, err = process.communicate(timeout=120)
-        return Ran(process.returncode, out, err)
+    def run(self, *words: str, unprivileged: bool = False) -> Ran:
+        return finished(self.start(*words, unprivileged=unprivileged))
 
     def publish(
         self, tag: str = "t", *, seed: str = "", size_bytes: int = 4096, template: str = "{{ .Prompt }}"
@@ -171,20 +179,31 @@ class Box:
 
     def sound(self, *, bad: set[str] | None = None) -> None:
         """What must hold after anything: the lock loads, nothing half done lies where a server looks, and what is
-        pinned hashes. `bad` is the damage that the test did, which nobody has mended."""
+        pinned and not reported bad hashes. `bad` is damage that the test did and nobody has mended."""
+        bad = bad or set()
         lock = self.lock
-        assert self.bad_blobs() == (bad or set())
+        assert self.bad_blobs() == bad
         for path in (self.store / "manifests").rglob("*"):
             if path.is_file():
                 listed = parse_manifest(path.read_bytes())
                 missing = {layer.digest for layer in listed.blobs if not self.blob(layer.digest).exists()}
-                assert missing <= (bad or set()), f"{path} lacks {missing}"
-        scratch = self.store / ".llmctl"
-        assert not list(scratch.glob("manifest-*"))
+                assert missing <= bad, f"{path} lacks {missing}"
+        assert not list((self.store / ".llmctl").glob("manifest-*"))
+        reported = self.reported() if lock.models else set()
         for pin in lock.models:
             reached = {layer.digest for layer in pin.layers} | {pin.config.digest if pin.config else pin.weights_digest}
-            for digest in reached - (bad or set()):
+            for digest in reached - reported:
                 assert sha256(self.blob(digest)) == digest
+        assert reported <= bad
+
+    def reported(self) -> set[str]:
+        """The blobs that `llmctl verify` calls bad."""
+        done = self("verify", "--json")
+        assert done.code in {0, 5}, done.err
+        found = {blob["digest"] for blob in done.json["bad_blobs"]}
+        assert done.json["good"] is (done.code == 0)
+        assert not found or done.code == 5
+        return found
 
     def nothing_happened(self) -> None:
         """Neither pinned nor installed."""

@@ -15,13 +15,11 @@ import pytest
 from llmctl.system import registry as asking
 from tests.conftest import StartOllama
 from tests.faults import fault
-from tests.faults.conftest import Box
+from tests.faults.conftest import MIB, Box
 from tests.parts import registry as parts
 from tests.registry_server import PIECE_BYTES, serving
 
 pytestmark = pytest.mark.real("ollama")
-
-MIB = 1 << 20
 
 
 @contextmanager

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from tests.faults import fault
-from tests.faults.conftest import Box
+from tests.faults.conftest import MIB, Box
 from tests.registry_server import BlobFault, Fault, digest_of
 
 pytestmark = pytest.mark.real("ollama")
 
-MIB = 1 << 20
 HASHES_AT_PULL = pytest.mark.xfail(strict=True, reason="pull pins what it has not hashed itself")
 
 
