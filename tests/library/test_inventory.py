@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,35 @@ import pytest
 
 from llmctl.core.pin import Lock, LockError
 from llmctl.errors import ConsentNeeded, LlmctlError, NotFound
-from tests.library.conftest import Desk
+from llmctl.library.inventory import LibraryEntry, from_server, from_store, listed
+from llmctl.library.usage import KnownLock
+from llmctl.system.store import Store
+from tests.library.conftest import STARTER_DIGEST, Desk
 from tests.library.test_pins import PIN
 from tests.registry_server import Registry
 
 real = pytest.mark.real("ollama", "model")
 
 
-def states(desk: Desk) -> dict[str, tuple[str, bool]]:
-    return {entry.name: (entry.pin_state, entry.loaded) for entry in desk.library.list(desk.lock)}
+def look(desk: Desk) -> tuple[LibraryEntry, ...]:
+    """The same question to the disk and to the server, which must give the same answer."""
+    loaded = [model.digest for model in desk.client.ps()]
+    disk = listed(from_store(Store(desk.server.models)), [desk.lock], loaded)
+    server = listed(from_server(desk.client), [desk.lock], loaded)
+    blind = [replace(each, weights_digest=None) for each in disk]
+    assert blind == [replace(each, weights_digest=None) for each in server]
+    return disk
+
+
+def states(desk: Desk) -> dict[str, tuple[str, bool | None]]:
+    return {entry.name: (entry.pin_state, entry.loaded) for entry in look(desk)}
+
+
+def pin_states(desk: Desk) -> dict[str, str]:
+    both = [from_store(Store(desk.server.models)), from_server(desk.client)]
+    disk, server = ({entry.name: entry.pin_state for entry in listed(each, [desk.lock])} for each in both)
+    assert disk == server
+    return dict(disk)
 
 
 @real
@@ -27,20 +48,28 @@ def test_list_tells_pinned_drifted_missing_and_unpinned_apart(
     name = published.name("m:q4_K_M")
     alias = desk.ensure(name).alias
     assert states(desk) == {name: ("pinned", False)}
-    entry = desk.library.list(desk.lock)[0]
+    entry = look(desk)[0]
+    assert (entry.plain, entry.weights_digest) == ("same", STARTER_DIGEST)
     assert (entry.alias, entry.source, entry.quantization) == (alias, "registry", "Q4_K_M")
     assert entry.size_bytes == desk.lock.models[0].size_bytes
     desk.client.load(alias)
     assert states(desk) == {name: ("pinned", True)}
+    desk.client.copy(alias, "twin")
+    # Two names of the same weights share one runner, and /api/ps shows one of them.
+    assert states(desk)["twin:latest"] == ("unpinned", True)
+    desk.client.delete("twin")
     desk.make("other", starter_gguf)
-    assert states(desk)["other:latest"][0] == "unpinned"
+    assert desk.tags()["other:latest"] != desk.tags()[alias]
+    by_weights = listed(from_store(Store(desk.server.models)), [desk.lock], [m.digest for m in desk.client.ps()])
+    assert {entry.name: (entry.pin_state, entry.loaded) for entry in by_weights}["other:latest"] == ("unpinned", True)
     desk.client.copy("other:latest", alias)
-    assert states(desk)[name][0] == "drifted"
+    assert pin_states(desk)[name] == "drifted"
     desk.client.delete(alias)
-    assert states(desk)[name][0] == "drifted"
+    assert pin_states(desk)[name] == "drifted"
     desk.client.delete(name)
     # A model that is deleted stays in memory until it is unloaded.
-    assert states(desk)[name] == ("missing", True)
+    assert pin_states(desk)[name] == "missing"
+    assert listed((), [desk.lock], [desk.lock.models[0].manifest_digest[7:]])[0].loaded is True
 
 
 @real
@@ -63,6 +92,29 @@ def test_rm_asks_for_what_is_pinned_then_unloads_and_removes_all_of_it(desk: Des
     assert desk.tags() == {}
     assert desk.client.ps() == []
     assert not [blob for blob in (desk.server.models / "blobs").iterdir() if blob.stat().st_size > 1 << 20]
+
+
+@real
+def test_rm_asks_for_what_another_lock_pins_and_says_which(desk: Desk, published: Registry) -> None:
+    name = published.name("m:q4_K_M")
+    desk.ensure(name)
+    asked: list[str] = []
+    elsewhere = KnownLock("/somewhere/team.lock", desk.lock.models)
+
+    def nobody(question: str) -> None:
+        asked.append(question)
+        raise ConsentNeeded(question)
+
+    for lock, other in ((Lock(), elsewhere), (desk.lock, elsewhere)):
+        with pytest.raises(ConsentNeeded, match=re.escape("/somewhere/team.lock")):
+            desk.library.remove(name, lock, nobody, [other])
+    # One that cannot be read now still pins what it pinned when it was last seen.
+    lost = KnownLock("/gone/team.lock", (), "the folder is not there", (desk.lock.models[0].alias,))
+    with pytest.raises(ConsentNeeded, match=re.escape("/gone/team.lock")):
+        desk.library.remove(name, Lock(), nobody, [lost])
+    assert len(desk.tags()) == 2
+    removed, _ = desk.library.remove(name, Lock(), lambda _: None, [elsewhere])
+    assert len(removed.deleted) == 2
 
 
 @real

@@ -114,7 +114,7 @@ def test_without_a_server_the_verb_that_starts_it_is_named(tmp_path: Path, free_
     folder = tmp_path / "config"
     folder.mkdir()
     (folder / "profile.yaml").write_text("schema: 1\nmodels:\n  - name: m\n")
-    for verb in (["list"], ["pull", "m"], ["rm", "m"]):
+    for verb in (["pull", "m"], ["rm", "m"]):
         done = Typed(f"127.0.0.1:{free_port()}", folder)(*verb)
         assert done.code == ExitCode.UNREACHABLE
         assert "llmctl up" in done.err
