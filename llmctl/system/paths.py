@@ -16,6 +16,7 @@ class Paths:
     state: Path
     cache: Path
     engines: Path
+    runtime: Path
     system_profile: Path = Path("/etc/llmctl/profile.yaml")
 
     @property
@@ -42,8 +43,24 @@ class Paths:
         return self.logs / "server.log"
 
 
+# What the service of the whole machine uses; its units say so with LLMCTL_SCOPE=system.
+SYSTEM = Paths(
+    config=Path("/etc/llmctl"),
+    data=Path("/var/lib/llmctl"),
+    state=Path("/var/lib/llmctl/state"),
+    cache=Path("/var/cache/llmctl"),
+    engines=Path("/var/lib/llmctl/engines"),
+    runtime=Path("/run/llmctl"),
+)
+
+
 def from_environment(environ: Mapping[str, str]) -> Paths:
-    """LLMCTL_{CONFIG,DATA,STATE,CACHE,ENGINES}_DIR win over the XDG folders of platformdirs."""
+    """LLMCTL_{CONFIG,DATA,STATE,CACHE,ENGINES,RUNTIME}_DIR win over the XDG folders of platformdirs.
+
+    The runtime folder is gone after a boot; where the session has none, it lies in the state folder.
+    """
+    if environ.get("LLMCTL_SCOPE") == "system":
+        return SYSTEM
     import platformdirs
 
     dirs = platformdirs.PlatformDirs("llmctl", appauthor=False)
@@ -53,10 +70,15 @@ def from_environment(environ: Mapping[str, str]) -> Paths:
         return Path(value).expanduser().absolute() if value else default
 
     data = pick("DATA", dirs.user_data_path)
+    state = pick("STATE", dirs.user_state_path)
+    session = environ.get("XDG_RUNTIME_DIR")
+    own_state = "LLMCTL_STATE_DIR" in environ or not session
     return Paths(
         config=pick("CONFIG", dirs.user_config_path),
         data=data,
-        state=pick("STATE", dirs.user_state_path),
+        state=state,
         cache=pick("CACHE", dirs.user_cache_path),
         engines=pick("ENGINES", data / "engines"),
+        # Who has a state folder of their own (two llmctl beside each other) must not share this one.
+        runtime=pick("RUNTIME", state / "run" if own_state else Path(str(session)) / "llmctl"),
     )

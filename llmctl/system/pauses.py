@@ -1,0 +1,147 @@
+"""Why the guard keeps its hands off: a person holds it, or a command has been given the GPU.
+
+Both lie in the runtime folder. A hold is a file that stays until it is taken back or its time is up. A lease lives
+exactly as long as the process that has it: it keeps a kernel lock, which goes when the process does, however it
+ends, so that a note without its lock says that the lease died.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmctl.errors import LlmctlError, Refused
+from llmctl.system.files import atomic_write, make_folder, read_bounded, translated
+
+HOLD = "hold.json"
+LEASE = "lease.json"
+LOCK = "lease.lock"
+LIMIT_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Hold:
+    """`by` says what asked for it (`down`, `guard --hold`, `engine upgrade`). Times are of the wall clock;
+    `until_seconds` None: until it is taken back."""
+
+    by: str
+    since_seconds: float
+    until_seconds: float | None = None
+
+    def over(self, now_seconds: float) -> bool:
+        return self.until_seconds is not None and now_seconds >= self.until_seconds
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A command that has the GPU. `alive` False: its holder ended without giving it back."""
+
+    command: str
+    pid: int
+    since_seconds: float
+    alive: bool = True
+
+
+def hold(runtime: Path, by: str, seconds: float | None = None) -> Hold:
+    """Pause the guard, for `seconds` or until `release`."""
+    now = time.time()
+    made = Hold(by, now, None if seconds is None else now + seconds)
+    _write(runtime / HOLD, asdict(made))
+    return made
+
+
+def release(runtime: Path) -> bool:
+    """End the hold. Whether there was one."""
+    with translated("delete", runtime / HOLD):
+        try:
+            (runtime / HOLD).unlink()
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def held(runtime: Path) -> Hold | None:
+    """The hold in force; None where there is none, or its time is up."""
+    data = _read(runtime / HOLD)
+    try:
+        found = Hold(str(data["by"]), float(data["since_seconds"]), data.get("until_seconds"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return None if found.over(time.time()) else found
+
+
+def leased(runtime: Path) -> Lease | None:
+    """The lease, alive or dead; None where there is none."""
+    data = _read(runtime / LEASE)
+    try:
+        note = Lease(str(data["command"]), int(data["pid"]), float(data["since_seconds"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return Lease(note.command, note.pid, note.since_seconds, alive=_locked(runtime / LOCK))
+
+
+def bury(runtime: Path) -> None:
+    """Forget a lease whose holder died. One that lives is left alone."""
+    if not _locked(runtime / LOCK):
+        with suppress(FileNotFoundError), translated("delete", runtime / LEASE):
+            (runtime / LEASE).unlink()
+
+
+@contextmanager
+def lease(runtime: Path, command: str) -> Iterator[Lease]:
+    """Have the lease while inside. Refused where another command has it.
+
+    The lock is not inherited by children, so that it is free as soon as llmctl itself is gone.
+    """
+    make_folder(runtime)
+    with translated("lock", runtime / LOCK):
+        descriptor = os.open(runtime / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = leased(runtime)
+            words = f"{other.command} (pid {other.pid})" if other else "another command"
+            raise Refused(f"{words} has the GPU already", "llmctl status", code="leased") from None
+        made = Lease(command, os.getpid(), time.time())
+        _write(runtime / LEASE, {"command": made.command, "pid": made.pid, "since_seconds": made.since_seconds})
+        try:
+            yield made
+        finally:
+            with suppress(FileNotFoundError):
+                (runtime / LEASE).unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    atomic_write(path, json.dumps({"schema": 1, **document}).encode())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(read_bounded(path, LIMIT_BYTES))
+    except (LlmctlError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
