@@ -206,7 +206,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _stream(self, digest: str, path: Path, first: int, end: int, fault: BlobFault | None) -> None:
         middle = path.stat().st_size // 2
-        piece_bytes = 512 if fault == "trickle" else PIECE_BYTES
+        piece_bytes = 4096 if fault == "trickle" else PIECE_BYTES
         with path.open("rb") as file:
             file.seek(first)
             position = first

@@ -122,7 +122,7 @@ def test_reset_at_the_manifest(box: Box) -> None:
 )
 @fault(
     what="The registry is slow",
-    how="512 bytes at a time with a pause after each",
+    how="4 KiB at a time with a pause after each",
     happens="exit 0, with progress",
     left="the model, pinned",
     answer="trickle",
