@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
-from tests.parts import engine, nvml, registry, starter, tmpfs
+from tests.parts import engine, nvml, oci_tools, registry, starter, tmpfs
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ def _registry() -> Part:
     return Part(reason is None, reason or "docker-registry behind nginx")
 
 
+def _oras() -> Part:
+    reason = oci_tools.oras_unavailable()
+    return Part(reason is None, reason or f"oras {oci_tools.ORAS_VERSION}, from its Go module")
+
+
 def _atheris() -> Part:
     real = find_spec("atheris") is not None
     return Part(real, "a fuzzer that sees which lines are reached" if real else "PyPI has none for this Python")
@@ -78,8 +83,9 @@ FINDERS: dict[str, Callable[[], Part]] = {
     "nvml": _nvml,
     "tmpfs": _tmpfs,
     "registry": _registry,
+    "oras": _oras,
     "atheris": _atheris,
-    **{name: _program(name) for name in ("tmux", "bash", "zsh", "fish")},
+    **{name: _program(name) for name in ("skopeo", "tmux", "bash", "zsh", "fish")},
 }
 
 

@@ -1,10 +1,11 @@
-"""`python -m tests.parts`: list the real parts; exit 1 when a required one is missing."""
+"""`python -m tests.parts`: build what is missing and list the real parts; exit 1 when a required one is missing."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.parts import lines, part, required
+from tests.parts import lines, oci_tools, part, required
 
+oci_tools.build_oras()
 print("\n".join(lines()))
 sys.exit(any(not part(name).real for name in required()))
