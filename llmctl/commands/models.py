@@ -1,4 +1,4 @@
-"""pull, list, rm."""
+"""pull, rm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, OffloadFlag, ProfileOption, StoreOption, YesFlag, complete_models
+from llmctl.commands.options import JsonFlag, OffloadFlag, ProfileOption, YesFlag, complete_models
 from llmctl.errors import ExitCode
 from llmctl.output import Output
 from llmctl.output.models import pull_lines, rm_lines
@@ -77,45 +77,6 @@ def pull(
             spec, library, lock_path, running, update=update, progress=progress, consent=out.consent(yes)
         )
     out.show(result, pull_lines)
-    return ExitCode.OK
-
-
-def list_(
-    ctx: typer.Context,
-    check: Annotated[bool, typer.Option("--check", help="Ask the registries whether pinned names have moved.")] = False,
-    store: StoreOption = None,
-    profile: ProfileOption = None,
-    json: JsonFlag = False,
-) -> ExitCode:
-    """List the models, their pins, and what they take of the disk.
-
-    The model folder is read where it can be, with or without a server; else the server is asked.
-
-    \b
-    PRECONDITIONS
-      A model folder that can be read, or a running server.
-    \b
-    SIDE EFFECTS
-      None. Only with --check are registries asked.
-    \b
-    EXIT CODES
-      0 listed, also where a registry could not be asked
-      1 the model folder cannot be read, and no server runs
-      3 the server is on another machine and not running
-      4 no model folder (--store)
-    \b
-    EXAMPLE
-      llmctl list --check
-    """
-    from llmctl.library import lock_file
-    from llmctl.output.inventory import list_lines
-    from llmctl.workflows import inventory
-
-    env: Env = ctx.obj
-    chosen = env.profile(profile)
-    lock = lock_file.read(env.lock_path(chosen))
-    found = inventory.look(env.server, chosen, lock, env.client, given=store, check=check)
-    Output(env, json).show(found, list_lines)
     return ExitCode.OK
 
 

@@ -116,7 +116,7 @@ def lock_schema_text() -> str:
     schema = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "llmctl lock",
-        "description": "The weights that the names of one profile stand for. Generated from llmctl/core/lock_schema.py.",
+        "description": "The weights that one profile's names stand for. Generated from llmctl/core/lock_schema.py.",
         **LOCK.json_schema(),
     }
     return json.dumps(schema, indent=2) + "\n"

@@ -7,19 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmctl.core.pin import Lock
-from llmctl.library import lock_file, usage
-from llmctl.library.inventory import LibraryEntry, Removed, removal
-from llmctl.library.obtain import Obtain, Pinned
-
 if TYPE_CHECKING:
     from llmctl.client import Client
+    from llmctl.core.pin import Lock
     from llmctl.core.profile import ModelSpec
     from llmctl.core.progress import Consent, Progress
+    from llmctl.library.inventory import Removed
+    from llmctl.library.obtain import Pinned
     from llmctl.library.usage import KnownLock
     from llmctl.system.paths import Paths
-
-__all__ = ["Library", "LibraryEntry", "Pinned", "Removed"]
 
 
 class Library:
@@ -52,6 +48,8 @@ class Library:
         Raises Refused when the tag moved, the weights differ or the quantization is another one; NotFound,
         DownloadFailed, DiskFull, ConsentNeeded, EngineError.
         """
+        from llmctl.library.obtain import Obtain
+
         wanted = context or spec.context
         return Obtain(
             client=self.client,
@@ -67,22 +65,26 @@ class Library:
             consent=consent,
         ).run()
 
-    def remove(
-        self, name: str, lock: Lock, consent: Consent, others: Iterable[KnownLock] = ()
-    ) -> tuple[Removed, Lock]:
+    def remove(self, name: str, lock: Lock, consent: Consent, others: Iterable[KnownLock] = ()) -> tuple[Removed, Lock]:
         """Unload and delete a model with its aliases; what was removed, and the lock without it.
 
         Asks first when it is pinned, by `lock` or by one of `others`. NotFound when neither the server nor the
         lock has it.
         """
+        from llmctl.library.inventory import removal
+
         return removal(self.client, name, lock, consent, others)
 
     def read_lock(self, path: Path) -> Lock:
         """The lock at `path`; an empty one when there is none. LockError when it is damaged."""
+        from llmctl.library import lock_file
+
         return lock_file.read(path)
 
     def change_lock(self, path: Path, change: Callable[[Lock], Lock]) -> Lock:
         """Read, change and write, with no other llmctl in between. `prune` knows the lock from then on."""
+
+        from llmctl.library import lock_file
 
         def noted(lock: Lock) -> Lock:
             changed = change(lock)
@@ -93,4 +95,6 @@ class Library:
 
     def know_lock(self, path: Path, lock: Lock) -> None:
         """Keep in mind that the lock at `path` pins what it pins, so that `prune` keeps it."""
+        from llmctl.library import usage
+
         usage.note(self.paths.state, path, lock)

@@ -86,7 +86,8 @@ class Removed:
 def from_store(store: Store) -> tuple[Installed, ...]:
     """Every name in the store on disk, as its manifests say it. LlmctlError where it cannot be read."""
     configs: dict[str, str | None] = {}
-    return tuple(_stored(store, str(ref), path, configs) for ref, path in store.manifests())
+    blobs = str(store.blobs_folder)
+    return tuple(_stored(blobs, str(ref), path, configs) for ref, path in store.manifests())
 
 
 def from_server(client: Client) -> tuple[Installed, ...]:
@@ -94,7 +95,7 @@ def from_server(client: Client) -> tuple[Installed, ...]:
     return tuple(Installed(model.name, model.digest, model.size_bytes, model.quantization) for model in client.tags())
 
 
-def _stored(store: Store, name: str, path: str, configs: dict[str, str | None]) -> Installed:
+def _stored(blobs: str, name: str, path: str, configs: dict[str, str | None]) -> Installed:
     from llmctl.system.files import read_bounded
     from llmctl.system.store import LARGEST_MANIFEST_BYTES
 
@@ -106,16 +107,16 @@ def _stored(store: Store, name: str, path: str, configs: dict[str, str | None]) 
     size_bytes = sum(layer.size_bytes for layer in (*manifest.layers, manifest.config))
     digest = manifest.config.digest
     if digest not in configs:
-        configs[digest] = _quantization(store, digest)
+        configs[digest] = _quantization(f"{blobs}/{digest.replace(':', '-')}")
     return Installed(name, manifest.digest.removeprefix("sha256:"), size_bytes, configs[digest], manifest, path=path)
 
 
-def _quantization(store: Store, config_digest: str) -> str | None:
-    """What the config says; the server's own list takes it from there too."""
+def _quantization(config: str) -> str | None:
+    """What the config blob says; the server's own list takes it from there too."""
     from llmctl.system.files import read_bounded
 
     try:
-        said = json.loads(read_bounded(store.blob(config_digest), LARGEST_CONFIG_BYTES)).get("file_type")
+        said = json.loads(read_bounded(config, LARGEST_CONFIG_BYTES)).get("file_type")
     except (LlmctlError, ValueError, AttributeError):
         return None
     return said if isinstance(said, str) and said else None

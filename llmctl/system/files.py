@@ -55,18 +55,26 @@ def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
         # O_NONBLOCK: opening a pipe that nobody writes would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
                 raise LlmctlError(f"cannot read {os.fspath(path)}: it is {what}", code="file_error")
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                content = file.read(limit_bytes + 1)
+            content = _whole(descriptor, found.st_size, limit_bytes + 1)
         finally:
             os.close(descriptor)
     if len(content) > limit_bytes:
         message = f"cannot read {os.fspath(path)}: it is larger than {limit_bytes:,} bytes"
         raise LlmctlError(message, code="file_error")
     return content
+
+
+def _whole(descriptor: int, size_bytes: int, most: int) -> bytes:
+    """All bytes of a file, or the first `most`. Its size is a hint only: it may grow, and /proc tells 0."""
+    pieces, have = [], 0
+    while have < most and (piece := os.read(descriptor, min(most - have, max(size_bytes + 1 - have, 4096)))):
+        pieces.append(piece)
+        have += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes, mode: int = 0o644) -> None:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from llmctl.core.pin import Pin
     from llmctl.core.profile import Profile
     from llmctl.core.progress import Consent, Progress
-    from llmctl.library import Library, Removed
+    from llmctl.library import Library
+    from llmctl.library.inventory import Removed
     from llmctl.server import Running, Server
 
 STARTER = "starter"

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from llmctl.core.pin import Lock, Pin
     from llmctl.core.profile import ModelSpec, Profile
     from llmctl.engines import Engines
-    from llmctl.library import Library, Pinned
+    from llmctl.library import Library
+    from llmctl.library.obtain import Pinned
     from llmctl.residency import Residency
     from llmctl.server import Server
 

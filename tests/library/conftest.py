@@ -13,7 +13,8 @@ from llmctl.client import Client
 from llmctl.core.pin import Lock
 from llmctl.core.profile import ModelSpec
 from llmctl.core.progress import Step
-from llmctl.library import Library, Pinned
+from llmctl.library import Library
+from llmctl.library.obtain import Pinned
 from llmctl.system.paths import Paths, from_environment
 from tests.conftest import StartOllama
 from tests.parts import starter
