@@ -1,4 +1,4 @@
-"""Write what is generated from the code: the command reference, the profile reference and the JSON Schemas.
+"""Write what is generated: the command and profile references, the JSON Schemas, and the table of faults.
 
 python docs/generate.py            write the files
 python docs/generate.py --check    write nothing; exit 1 and name what differs
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from faults import reliability_page
 
 from llmctl.cli import COMMANDS, load_command
 from llmctl.core.lock_schema import lock_schema_text
@@ -57,6 +59,7 @@ def cli_reference() -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "docs/cli.md": cli_reference,
     "docs/profile.md": profile_reference,
+    "docs/reliability.md": reliability_page,
     "profiles/lock.schema.json": lock_schema_text,
     "profiles/profile.schema.json": json_schema_text,
 }
