@@ -1,0 +1,262 @@
+"""A name that moves: refused with old beside new, taken when asked, put back; and two at one store at once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmctl.core.model import ModelRef
+from llmctl.library import lock_file, usage
+from llmctl.library import prune as pruning
+from llmctl.server import ActiveModel, Server, ServerState
+from llmctl.system.paths import from_environment
+from llmctl.system.store import Store
+from tests.conftest import StartOllama
+from tests.library.pinned import Pinned
+from tests.library.test_prune import age
+from tests.memory.gguf_bytes import small
+from tests.registry_server import Registry, digest_of
+
+pytestmark = pytest.mark.real("ollama")
+
+
+@pytest.fixture
+def here(ollama_server: StartOllama, tmp_path: Path) -> Pinned:
+    """llmctl attached to a real server with an empty store."""
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "profile.yaml").write_text("schema: 1\nmodels:\n  - name: m\ngpu: {require: none}\n")
+    server = ollama_server()
+    return Pinned(folder, server.url, Store(server.models))
+
+
+def publish(registry: Registry, name: str, *, salt: bytes = b"", template: str = "{{ .Prompt }}") -> str:
+    """A GGUF of some kilobytes with a header like a real one; the manifest's digest."""
+    content = small() + salt
+    path = registry.folder / f"weights-{digest_of(content)[7:19]}"
+    path.write_bytes(content)
+    return registry.add(name, path, digest_of(content), template=template)
+
+
+def run(here: Pinned, *words: str) -> dict[str, object]:
+    done = here(*words, "--json", given=False)
+    assert done.code == 0, done.err
+    return done.json
+
+
+def test_a_moved_tag_is_refused_with_old_and_new_side_by_side(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:t")
+    publish(registry, "m:t")
+    first = run(here, "pull", name)
+    new = publish(registry, "m:t", salt=b"other weights", template="other {{ .Prompt }}")
+    for model in here("list", "--json", given=False).json["models"]:
+        assert model["pin_state"] == "pinned"
+    # The pinned weights are lost, so the registry has to be asked.
+    for each in (str(first["alias"]), name):
+        here.store.remove_manifest(ModelRef.parse(each))
+    refused = here("pull", name, "--json", given=False)
+    assert refused.code == 5
+    assert refused.out == ""
+    error = json.loads(refused.err.splitlines()[-1])["error"]
+    assert error["code"] == "drift"
+    assert error["hint"] == f"llmctl pull {name} --update"
+    shown = here("pull", name, given=False).err
+    table = [line for line in shown.splitlines() if line.startswith(("manifest", "weights", "template", "parameters"))]
+    assert [line.split()[0] for line in table] == ["manifest", "weights", "template"]
+    assert all(len(line) <= 40 for line in shown.splitlines() if line.startswith(("manifest", "weights", " ")))
+    assert str(first["manifest_digest"])[7:19] in table[0]
+    assert new[7:19] in table[0]
+    assert str(first["weights_digest"])[7:19] in table[1]
+    assert here.store.manifest(ModelRef.parse(name)) is None
+
+
+def test_update_says_what_changed_and_leaves_the_old_alias_to_prune(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:t")
+    publish(registry, "m:t")
+    first = run(here, "pull", name)
+    publish(registry, "m:t", template="other {{ .Prompt }}")
+    done = here("pull", name, "--update", given=False)
+    assert done.code == 0, done.err
+    assert "what changed:" in done.out
+    assert "template" in done.out.split("what changed:")[1]
+    assert "weights" not in done.out.split("what changed:")[1]
+    again = run(here, "pull", name, "--update")
+    assert (again["changed"], again["previous_digest"], again["changes"]) == (False, None, [])
+    names = {str(ref) for ref in here.store.names()}
+    assert {first["alias"], again["alias"], name} == names
+    age(here.store)
+    assert run(here, "prune", "--yes")["aliases"] == [first["alias"]]
+    assert run(here, "list")["findings"] == []
+
+
+def test_a_foreign_pull_of_the_moved_tag_is_said_and_undone_when_agreed(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:t")
+    publish(registry, "m:t")
+    first = run(here, "pull", name)
+    moved = publish(registry, "m:t", salt=b"other weights")
+    from llmctl.client import Client
+
+    list(Client(here.url).pull(name, insecure=True))
+    listed = here("list", "--json", given=False).json
+    assert [(m["pin_state"], m["plain"], m["plain_digest"]) for m in listed["models"]] == [
+        ("pinned", "moved", moved[7:])
+    ]
+    assert moved[7:19] in listed["findings"][0]
+    refused = here("pull", name, given=False)
+    assert refused.code == 2
+    assert moved[7:19] in refused.err
+    assert digest_of(here.store.manifest(ModelRef.parse(name)) or b"") == moved
+    back = run(here, "pull", name, "--yes")
+    assert back["changed"] is True
+    assert moved[7:19] in str(back["note"])
+    assert digest_of(here.store.manifest(ModelRef.parse(name)) or b"") == first["manifest_digest"]
+    assert run(here, "pull", name)["changed"] is False
+
+
+def test_status_says_that_the_plain_name_moved(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:t")
+    publish(registry, "m:t")
+    first = run(here, "pull", name)
+    model = ActiveModel(
+        name=name,
+        served=name,
+        alias=str(first["alias"]),
+        manifest_digest=str(first["manifest_digest"]),
+        served_digest=str(first["manifest_digest"])[7:],
+        weights_digest=str(first["weights_digest"]),
+        quantization="Q4_K_M",
+        context=2048,
+        size_bytes=None,
+        verdict="proved",
+        place="cpu",
+        source="registry",
+    )
+    state = ServerState(
+        profile=str(here.folder / "profile.yaml"),
+        base_url=here.url,
+        owner="foreign",
+        engine_version="0.34.0",
+        store=str(here.store.path),
+        require="none",
+        context=2048,
+        parallel=1,
+        kv_cache="f16",
+        models=(model,),
+    )
+    server = Server(from_environment(os.environ), os.environ)
+    server.record(state)
+    assert here("status", "--json", given=False).json["models"][0]["findings"] == []
+    moved = publish(registry, "m:t", salt=b"other weights")
+    from llmctl.client import Client
+
+    list(Client(here.url).pull(name, insecure=True))
+    (finding,) = here("status", "--json", given=False).json["models"][0]["findings"]
+    assert moved[7:19] in finding
+    assert f"llmctl pull {name}" in finding
+    assert "finding" in here("status", given=False).out
+    # A pin that no registry knows promises nothing about the plain name.
+    server.record(replace(state, models=(replace(model, source="file"),)))
+    assert here("status", "--json", given=False).json["models"][0]["findings"] == []
+
+
+def test_pull_waits_for_another_llmctl_that_changes_the_store(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:t")
+    publish(registry, "m:t")
+    (here.store.path).mkdir(exist_ok=True)
+    descriptor = os.open(here.store.path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    ran: list[object] = []
+    thread = threading.Thread(target=lambda: ran.append(here("pull", name, given=False)))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not waits_for_lock() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ran == []
+    assert registry.asked == []
+    os.close(descriptor)
+    thread.join()
+    done = ran[0]
+    assert done.code == 0  # type: ignore[attr-defined]
+    assert "another llmctl is changing this store" in done.err  # type: ignore[attr-defined]
+
+
+def waits_for_lock() -> bool:
+    """Whether some lock of this process waits, as the kernel lists it."""
+    return any("->" in line and f" {os.getpid()} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_a_foreign_pull_at_the_same_time_does_no_harm(here: Pinned, registry: Registry) -> None:
+    """llmctl pulls, pins and prunes while Ollama's own client pulls another model that shares the template."""
+    from llmctl.client import Client
+
+    names = [f"m{number}:t" for number in range(6)]
+    for number, each in enumerate(names):
+        publish(registry, each, salt=bytes([number]) * 50_000)
+    failed: list[BaseException] = []
+
+    def foreign() -> None:
+        try:
+            for each in names:
+                list(Client(here.url).pull(registry.name(each), insecure=True))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=foreign)
+    thread.start()
+    for each in reversed(names):
+        run(here, "pull", registry.name(each))
+        run(here, "prune", "--yes")
+    thread.join()
+    assert failed == []
+    assert here("verify", given=False).code == 0
+    states = here("list", "--json", given=False).json["models"]
+    assert {(model["pin_state"], model["plain"]) for model in states} == {("pinned", "same")}
+
+
+def test_the_lock_of_every_profile_is_known_to_prune(here: Pinned, registry: Registry, tmp_path: Path) -> None:
+    publish(registry, "m:t")
+    publish(registry, "n:t", salt=b"n")
+    run(here, "pull", registry.name("m:t"))
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "team.yaml").write_text("schema: 1\nmodels:\n  - name: n\ngpu: {require: none}\n")
+    run(here, "pull", registry.name("n:t"), "--profile", str(project / "team.yaml"))
+    known = {lock.path for lock in usage.known_locks(from_environment(os.environ).state)}
+    assert known == {str(project / "team.lock"), str(here.lock_path)}
+    age(here.store)
+    assert run(here, "prune", "--yes")["aliases"] == []
+    asked = here("rm", registry.name("n:t"), given=False)
+    assert asked.code == 2
+    assert str(project / "team.lock") in asked.err
+
+
+def test_a_loaded_alias_stays_and_is_named(here: Pinned, registry: Registry) -> None:
+    publish(registry, "m:t")
+    first = run(here, "pull", registry.name("m:t"))
+    lock_file.write(here.lock_path, lock_file.read(here.lock_path).without(registry.name("m:t")))
+    age(here.store)
+    digest = str(first["manifest_digest"])[7:]
+    plan = pruning.plan(here.store, (), [digest], time.time())
+    assert plan.aliases == ()
+    assert any(str(first["alias"]) in note and "loaded" in note for note in plan.notes)
+    assert pruning.plan(here.store, (), [], time.time()).aliases == (first["alias"],)
+
+
+def test_a_name_that_only_another_store_has_is_said_by_rm(
+    here: Pinned, home: Path, free_port: Callable[[], int]
+) -> None:
+    other = Pinned(here.folder, here.url, Store(home / ".ollama" / "models"))
+    other.add("theirs:t", b"theirs")
+    lock_file.write(here.lock_path, lock_file.read(here.lock_path).without("theirs:t"))
+    here.store.path.mkdir(exist_ok=True)
+    missing = here("rm", "theirs:t", "--json", given=False)
+    assert missing.code == 4
+    assert str(other.store.path) in missing.error["message"]
