@@ -32,6 +32,7 @@ Fault = Literal[
 BlobFault = Literal[
     "missing", "failing", "page", "nowhere", "whole",
     "truncated", "stall", "reset", "trickle", "short", "long", "flipped",
+    "login", "token", "too_old", "busy", "later", "loop", "shifted",
 ]  # fmt: skip
 
 
@@ -171,8 +172,22 @@ class _Answer(BaseHTTPRequestHandler):
         # Ollama asks without a range only to learn the Location, and leaves the body unread.
         asks_where = not wanted and self.headers.get("User-Agent", "").startswith("ollama/")
         fault = self.registry.blob_fault_of(digest, use=self.command == "GET" and not asks_where)
-        if path is None or fault in {"missing", "failing"}:
-            self._send(500 if fault == "failing" else 404, b"{}")
+        challenge = f'Bearer realm="http://{self.registry.host}/token",service="r",scope="repository:m:pull"'
+        refusals: dict[str | None, tuple[int, dict[str, str]]] = {
+            "missing": (404, {}),
+            "failing": (500, {}),
+            "login": (401, {}),
+            "token": (401, {"WWW-Authenticate": challenge}),
+            "too_old": (412, {}),
+            "busy": (429, {"Retry-After": "170"}),
+            "later": (429, {"Retry-After": "0"}),
+            "loop": (302, {"Location": self.path}),
+        }
+        if fault == "token" and self.headers.get("Authorization") == "Bearer open":
+            fault = None
+        if path is None or fault in refusals:
+            status, extra = refusals.get(fault, (404, {}))
+            self._send(status, b"{}", extra)
             return
         if fault == "page" and self.command == "GET":
             self._send(200, b"<html>log in to the network</html>", {"Content-Type": "text/html"})
@@ -192,7 +207,8 @@ class _Answer(BaseHTTPRequestHandler):
         if fault == "nowhere":
             del headers["Location"]
         if status == 206:
-            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+            shift = 1 if fault == "shifted" else 0
+            headers["Content-Range"] = f"bytes {first + shift}-{last}/{size}"
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

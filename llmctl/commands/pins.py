@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, ProfileOption, complete_models
+from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_models
 from llmctl.errors import ExitCode, UsageError
 from llmctl.output import Output
-from llmctl.output.pins import verify_lines
+from llmctl.output.pins import repair_lines, verify_lines
 from llmctl.workflows import pins
 
 if TYPE_CHECKING:
@@ -69,6 +69,53 @@ def verify(
     with out.progress() as progress:
         result = pins.verify(found, age_seconds, progress)
     out.show(result, verify_lines)
+    return ExitCode.OK if result.good else ExitCode.NO
+
+
+def repair(
+    ctx: typer.Context,
+    model: ModelsArgument = None,
+    since: SinceOption = None,
+    store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be repaired, and change nothing.")] = False,
+    profile: ProfileOption = None,
+    yes: YesFlag = False,
+    json: JsonFlag = False,
+) -> ExitCode:
+    """Fetch again what is pinned and missing or damaged, and nothing else.
+
+    It verifies first. Each bad blob comes from the source that the lock names, is hashed beside the old one, and
+    takes its place. One that was interrupted goes on with the bytes it has. Works with the server running or not.
+
+    \b
+    PRECONDITIONS
+      A lock with a pin; the right to write into the model folder; its sources can be reached. A model that the
+      server made itself (the starter, a GGUF file) may need the server.
+    \b
+    SIDE EFFECTS
+      Downloads; replaces bad blobs and manifests in the model folder. A blob that hashes is never touched.
+    \b
+    EXIT CODES
+      0 everything pinned is there and hashes, now or before
+      1 a source failed, the disk is full, or the model folder may not be written
+      2 consent is needed (--yes)
+      3 only a server can make it anew, and none runs
+      4 nothing is pinned, or no such pin
+      5 something is still bad; with --dry-run: something is bad
+    \b
+    EXAMPLE
+      llmctl repair --yes
+    """
+    env: Env = ctx.obj
+    out = Output(env, json)
+    age_seconds = None if since is None else age(since)
+    found = scope(env, "repair", model or [], profile, store)
+    with out.progress() as progress:
+        if dry_run:
+            result = pins.plan(found, age_seconds, progress)
+        else:
+            result = pins.repair(found, env.environ, age_seconds, progress, out.consent(yes))
+    out.show(result, repair_lines)
     return ExitCode.OK if result.good else ExitCode.NO
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llmctl.core.progress import Progress, Step
+from llmctl.system.files import translated
 from llmctl.system.hashing import sha256_of
 from llmctl.system.verified import Stamp
 
@@ -89,7 +90,7 @@ def check_one(store: Store, wanted: Wanted, on_bytes: OnBytes | None = None) -> 
             return _absent(wanted, path, error), None
         if Stamp.of(before) != Stamp.of(after):
             continue
-        if found.digest == wanted.digest and wanted.size_bytes in {None, found.size_bytes}:
+        if found.digest == wanted.digest:
             return None, Stamp.of(after)
         differs = wanted.size_bytes not in {None, found.size_bytes}
         return _bad(wanted, path, "size" if differs else "content", "", found.digest, found.size_bytes), None
@@ -179,7 +180,7 @@ def check(
     for wanted in blobs:
         stamp = _stamp(store.blob(wanted.digest))
         at = None if since_seconds is None or stamp is None else notes.since(wanted.digest, stamp, since_seconds)
-        if stamp is not None and at is not None and wanted.size_bytes in {None, stamp.size_bytes}:
+        if stamp is not None and at is not None:
             skipped.append((stamp.size_bytes, at))
         else:
             todo.append((stamp.size_bytes if stamp else 0, wanted))
@@ -214,6 +215,11 @@ def _in_threads(run: _Run, blobs: list[Wanted]) -> None:
         finally:
             # After Ctrl-C or a failure the others stop at their next piece.
             run.ended = True
+
+
+def stamp_of(path: Path) -> Stamp:
+    with translated("read", path):
+        return Stamp.of(path.stat())
 
 
 def _stamp(path: Path) -> Stamp | None:

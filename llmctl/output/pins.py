@@ -8,8 +8,9 @@ from llmctl.output.text import duration, pairs, size
 
 if TYPE_CHECKING:
     from llmctl.library.blobs import BadBlob
+    from llmctl.library.repair import Mended, NotMended
     from llmctl.library.verify import BadManifest
-    from llmctl.workflows.pins import VerifyResult
+    from llmctl.workflows.pins import RepairResult, VerifyResult
 
 PROBLEMS = {
     "missing": "it is missing",
@@ -76,5 +77,45 @@ def manifest_lines(manifest: BadManifest, width: int) -> list[str]:
         ("found", manifest.found or ""),
         ("needed by", manifest.model),
         ("file", manifest.path),
+    ]
+    return pairs(rows, width)
+
+
+def repair_lines(result: RepairResult, width: int) -> list[str]:
+    lines = pairs([("store", f"{result.store} ({result.why})"), ("lock", result.lock)], width)
+    for mended in result.mended:
+        lines += ["", *mended_lines(mended, result.dry_run, width)]
+    for failed in result.failed:
+        lines += ["", *failed_lines(failed, width)]
+    lines.append("")
+    if not result.mended and not result.failed:
+        lines.append("nothing to repair" if result.good else "no file is bad")
+    for model in result.models:
+        if not model.good and not result.dry_run:
+            lines += pairs([(model.name, "; ".join(model.reasons))], width)
+    lines += [f"note: {note}" for note in result.notes]
+    if result.good or result.dry_run:
+        return lines
+    return [*lines, f"next: {result.remedy}"] if result.remedy else lines
+
+
+def mended_lines(mended: Mended, dry_run: bool, width: int) -> list[str]:
+    fetched = "" if mended.fetched_bytes is None else f"{mended.fetched_bytes:,} bytes"
+    rows = [
+        (("would repair " if dry_run else "repaired ") + mended.what, mended.name),
+        ("from", mended.source),
+        ("fetched", fetched),
+        ("size", "" if mended.size_bytes is None else size(mended.size_bytes)),
+        ("needed by", ", ".join(mended.models)),
+    ]
+    return pairs(rows, width)
+
+
+def failed_lines(failed: NotMended, width: int) -> list[str]:
+    rows = [
+        (f"still bad, {failed.what}", failed.name),
+        ("because", failed.reason),
+        ("hint", failed.hint or ""),
+        ("needed by", ", ".join(failed.models)),
     ]
     return pairs(rows, width)

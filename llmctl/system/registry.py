@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from llmctl import __version__
 from llmctl.core.manifest import MEDIA_TYPE, Manifest, parse_manifest
 from llmctl.core.model import DEFAULT_HOST
-from llmctl.errors import DownloadFailed, LlmctlError, NotFound
+from llmctl.errors import DownloadFailed, LlmctlError, NotFound, Refused
 from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, MAX_REDIRECTS, http_errors, trusted, within
 from llmctl.system.reach import require_reachable
 
@@ -59,6 +59,26 @@ def manifest(ref: ModelRef, environ: Mapping[str, str] = os.environ) -> Manifest
     if header and header != found.digest:
         raise DownloadFailed(f"{ref.host} sent a damaged manifest for {ref}: {found.digest}, announced as {header}")
     return found
+
+
+def pinned_manifest(ref: ModelRef, digest: str, environ: Mapping[str, str] = os.environ) -> bytes:
+    """The bytes of the manifest `digest` in the repository of `ref`: asked for by digest, then by its tag.
+
+    Refused where the tag has moved and the registry keeps no manifest by digest; else raises as `manifest` does.
+    """
+    import hashlib
+
+    for reference in (digest, ref.tag):
+        try:
+            content, _ = _get(ref, f"{base_url(ref)}/manifests/{reference}", MEDIA_TYPE, environ)
+        except (NotFound, DownloadFailed) as error:
+            # A registry may not know manifests by digest at all, and says so in its own way.
+            if reference == ref.tag or isinstance(error, RegistryUnreachable):
+                raise
+            continue
+        if f"sha256:{hashlib.sha256(content).hexdigest()}" == digest:
+            return content
+    raise Refused(f"{ref.host} has moved {ref} and no longer has {digest}", f"llmctl pull {ref} --update", code="drift")
 
 
 def small_blob(ref: ModelRef, layer: Layer, environ: Mapping[str, str] = os.environ) -> bytes | None:
