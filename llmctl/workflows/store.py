@@ -52,16 +52,25 @@ def place(server: Server, profile: Profile, given: Path | None = None) -> Place:
         path = given.expanduser().absolute()
         if not path.is_dir():
             raise NotFound(f"no model store at {path}", f"ls -ld {path}")
-        return Place(Store(path), "given with --store", running if running and same(running.store, path) else None)
+        return Place(Store(path), "given with --store", running if running and serves(running, path) else None)
     if running is None:
         return Place(Store(server.store(profile)), "no server runs; its next one would use it", None)
     if running.store is None:
+        alike = next((path for path in usual_places(server) if serves(running, path)), None)
+        if alike is not None:
+            return Place(Store(alike), f"it has the very models that the server at {running.base_url} lists", running)
         raise LlmctlError(
             f"the server at {running.base_url} does not tell its model folder",
             "give it with --store, for example --store /usr/share/ollama/.ollama/models",
             code="store_unknown",
         )
     return Place(Store(Path(running.store)), f"the server at {running.base_url} uses it", running)
+
+
+def usual_places(server: Server, candidates: Iterable[str] = SYSTEM_STORES) -> tuple[Path, ...]:
+    """Where model stores use to be, whether there is one or not."""
+    usual = Path(server.environ.get("HOME", "~")).expanduser() / ".ollama" / "models"
+    return (usual, server.paths.models, *map(Path, candidates))
 
 
 def found(server: Server, profile: Profile) -> Running | None:
@@ -76,6 +85,20 @@ def found(server: Server, profile: Profile) -> Running | None:
 
 def same(one: str | None, other: Path) -> bool:
     return one is not None and Path(one).resolve() == other.resolve()
+
+
+def serves(running: Running, path: Path) -> bool:
+    """Whether a server's models are those in `path`: by its folder, or where nothing tells that, by what it lists."""
+    if running.store is not None:
+        return same(running.store, path)
+    from llmctl.client import Client
+    from llmctl.library.inventory import from_server, from_store
+
+    try:
+        here = {(each.name, each.digest) for each in from_store(Store(path)) if each.manifest}
+        return bool(here) and here == {(each.name, each.digest) for each in from_server(Client(running.base_url))}
+    except LlmctlError:
+        return False
 
 
 def having(server: Server, chosen: Path, name: str, candidates: Iterable[str] = SYSTEM_STORES) -> tuple[str, ...]:
@@ -103,9 +126,8 @@ def elsewhere(
 
 def others(server: Server, chosen: Path, candidates: Iterable[str] = SYSTEM_STORES) -> tuple[OtherStore, ...]:
     """The stores beside `chosen` that have models or may not be looked into: two of them are why models "are gone"."""
-    usual = Path(server.environ.get("HOME", "~")).expanduser() / ".ollama" / "models"
     seen, result = {chosen.resolve()}, []
-    for path in (usual, server.paths.models, *map(Path, candidates)):
+    for path in usual_places(server, candidates):
         try:
             known = path.resolve()
             if known in seen or not (path / "manifests").is_dir():

@@ -20,6 +20,7 @@ from llmctl.server import Server
 from llmctl.system.paths import from_environment
 from llmctl.system.store import Store
 from llmctl.workflows import store as stores
+from tests.conftest import StartOllama
 from tests.library.pinned import Pinned, tree
 from tests.library.test_verify import as_another_user
 from tests.registry_server import Registry, serving
@@ -237,3 +238,25 @@ def test_a_lock_is_noted_where_it_is_written_and_only_once(tmp_path: Path, home:
     (damaged,) = usage.known_locks(state)
     assert damaged.unknown is not None
     assert damaged.aliases is None
+
+
+@pytest.mark.real("ollama")
+def test_a_server_that_hides_its_folder_is_known_by_what_it_lists(
+    here: Pinned, home: Path, ollama_server: StartOllama
+) -> None:
+    """As an ordinary user beside the service's own: its environment cannot be read, its models can."""
+    theirs = Pinned(here.folder, here.url, Store(home / ".ollama" / "models"))
+    pin = theirs.add("m:t", b"weights")
+    theirs.url = ollama_server(models=theirs.store.path).url.removeprefix("http://")
+    ran = as_another_user(theirs, "list", "--json", given=False)
+    assert ran.returncode == 0, ran.stderr
+    document = json.loads(ran.stdout)
+    assert document["store"] == str(theirs.store.path)
+    assert "lists" in document["why"]
+    assert document["base_url"] == f"http://{theirs.url}"
+    # Where no folder matches, the server alone is asked.
+    theirs.store.remove_manifest(ModelRef.parse(pin.alias))
+    theirs.store.path.rename(theirs.store.path.with_name("moved"))
+    away = json.loads(as_another_user(theirs, "list", "--json", given=False).stdout)
+    assert (away["store"], away["disk"]) == (None, None)
+    assert "does not tell its model folder" in away["why"]

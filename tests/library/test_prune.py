@@ -373,3 +373,24 @@ def test_a_real_engine_keeps_and_loses_what_prune_says(here: Pinned, ollama_serv
     left = {model["name"] for model in server.get("/api/tags")["models"]}
     assert left == names - {alias}
     assert here("verify", given=False).code in {0, 5}
+
+
+@pytest.mark.real("ollama")
+def test_in_a_server_s_own_store_aliases_go_through_the_server(here: Pinned, ollama_server: StartOllama) -> None:
+    alias, weights = old_alias(here)
+    blob = loose(here)
+    age(here.store)
+    here.url = ollama_server({"OLLAMA_NOPRUNE": "1"}, models=here.store.path).url.removeprefix("http://")
+    folders = [here.store.path, here.store.blobs_folder, here.store.path / "manifests"]
+    for folder in folders:
+        folder.chmod(0o555)
+    ran = as_another_user(here, "prune", "--yes", "--json")
+    for folder in folders:
+        folder.chmod(0o755)
+    assert ran.returncode == 5, ran.stderr
+    document = json.loads(ran.stdout)
+    assert document["aliases"] == [alias]
+    assert str(weights) in {file["path"] for file in document["files"]}
+    assert not weights.exists()
+    assert blob.exists()
+    assert document["remedy"].startswith("sudo env ")

@@ -304,9 +304,10 @@ def test_a_missing_store_has_none_of_it(pinned: Pinned) -> None:
     assert done.json["models"][0]["manifest"] == "missing"
 
 
-def as_another_user(pinned: Pinned, *words: str) -> subprocess.CompletedProcess[str]:
+def as_another_user(pinned: Pinned, *words: str, given: bool = True) -> subprocess.CompletedProcess[str]:
     """llmctl without root's rights: as nobody where the tests run as root."""
-    program = [sys.executable, "-m", "llmctl", *words, "--store", str(pinned.store.path)]
+    store = ["--store", str(pinned.store.path)] if given else []
+    program = [sys.executable, "-m", "llmctl", *words, *store]
     environ = {
         **os.environ,
         "OLLAMA_HOST": pinned.url,
