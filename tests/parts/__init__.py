@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
-from tests.parts import engine, nvml, oci_tools, registry, starter, tmpfs
+from tests.parts import engine, nvml, oci_tools, registry, starter, systemd, tmpfs
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def _oras() -> Part:
     return Part(reason is None, reason or f"oras {oci_tools.ORAS_VERSION}, from its Go module")
 
 
+def _systemd() -> Part:
+    reason = systemd.unavailable()
+    return Part(reason is None, reason or "PID 1 of a container")
+
+
 def _atheris() -> Part:
     real = find_spec("atheris") is not None
     return Part(real, "a fuzzer that sees which lines are reached" if real else "PyPI has none for this Python")
@@ -83,6 +88,7 @@ FINDERS: dict[str, Callable[[], Part]] = {
     "nvml": _nvml,
     "tmpfs": _tmpfs,
     "registry": _registry,
+    "systemd": _systemd,
     "oras": _oras,
     "atheris": _atheris,
     **{name: _program(name) for name in ("skopeo", "tmux", "bash", "zsh", "fish")},
