@@ -16,6 +16,7 @@ from llmctl.core.model import ModelRef, alias_for
 from llmctl.core.pin import WEIGHTS_MEDIA_TYPE, Layer, Lock, Pin
 from llmctl.env import Env
 from llmctl.library import lock_file
+from llmctl.system.hashing import sha256_of
 from llmctl.system.store import Store
 from tests.registry_server import CONFIG_TYPE, MANIFEST_TYPE, digest_of
 
@@ -58,7 +59,9 @@ class Pinned:
         code = main([*words, *store], Env(environ, stdin, stdout, stderr))
         return Ran(code, stdout.getvalue(), stderr.getvalue())
 
-    def add(self, name: str, weights: bytes, template: str = "{{ .Prompt }}", host: str = "registry.ollama.ai") -> Pin:
+    def add(
+        self, name: str, weights: bytes | Path, template: str = "{{ .Prompt }}", host: str = "registry.ollama.ai"
+    ) -> Pin:
         """A pinned registry model of these bytes, under its plain name and its alias."""
         ref = ModelRef.parse(f"{host}/library/{name}")
         layers = tuple(self.blob(kind, content) for kind, content in layers_of(weights, template))
@@ -90,7 +93,12 @@ class Pinned:
         self.lock = self.lock.with_pin(pin)
         lock_file.write(self.lock_path, self.lock)
 
-    def blob(self, media_type: str, content: bytes) -> Layer:
+    def blob(self, media_type: str, content: bytes | Path) -> Layer:
+        """The content as a blob; a file becomes one by being moved."""
+        if isinstance(content, Path):
+            hashed = sha256_of(content)
+            self.store.place(content, hashed.digest)
+            return Layer(media_type, hashed.digest, hashed.size_bytes)
         digest = digest_of(content)
         if not self.store.blob(digest).exists():
             temporary = self.store.make_scratch() / "new"
@@ -102,7 +110,7 @@ class Pinned:
         return self.store.blob(digest)
 
 
-def layers_of(weights: bytes, template: str) -> list[tuple[str, bytes]]:
+def layers_of(weights: bytes | Path, template: str) -> list[tuple[str, bytes | Path]]:
     return [(WEIGHTS_MEDIA_TYPE, weights), (TEMPLATE_TYPE, template.encode())]
 
 
