@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, YesFlag
+from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag
 from llmctl.errors import ExitCode
 from llmctl.output import Output
-from llmctl.output.engine import chosen_lines, engine_lines, list_lines
+from llmctl.output.engine import chosen_lines, engine_lines, list_lines, waited_lines
 
 if TYPE_CHECKING:
     from llmctl.env import Env
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Engine versions: install, list, use.",
+    help="Engine versions: install, list, use; what a service runs: wait, serve.",
 )
 
 
@@ -125,3 +125,61 @@ def use(
     env.engines.use(name)
     Output(env, json).show(env.engines.overview(), chosen_lines)
     return ExitCode.OK
+
+
+@app.command("wait")
+def wait(ctx: typer.Context, profile: ProfileOption = None, json: JsonFlag = False) -> ExitCode:
+    """Wait until the server can start as the profile asks.
+
+    The engine itself must name a GPU when the profile requires one. Pauses first where the server ended often lately.
+
+    \b
+    PRECONDITIONS
+      An engine is there.
+    \b
+    SIDE EFFECTS
+      Notes the start in the runtime folder. The service's unit runs it before each start.
+    \b
+    EXIT CODES
+      0 the server can start; without a GPU it waits for ever
+      1 there is no engine, or the unit must begin anew to be allowed to use a driver that came late
+    \b
+    EXAMPLE
+      llmctl engine wait --profile cpu
+    """
+    from llmctl.engines import waiting
+
+    env: Env = ctx.obj
+    out = Output(env, json)
+    with out.progress() as progress:
+        waited = waiting.wait(env.engines, env.profile(profile), env.paths.runtime, progress)
+    out.show(waited, waited_lines)
+    return ExitCode.OK
+
+
+@app.command("serve")
+def serve(ctx: typer.Context, profile: ProfileOption = None) -> ExitCode:
+    """Become the engine's server, in the foreground.
+
+    The service's unit runs it. Its environment is the server's, with the files of $CREDENTIALS_DIRECTORY that are
+    called llmctl_NAME as variables NAME.
+
+    \b
+    PRECONDITIONS
+      An engine is there. The environment says the rest, as the unit's does.
+    \b
+    SIDE EFFECTS
+      This process becomes `ollama serve`.
+    \b
+    EXIT CODES
+      1 there is no engine; else those of the server
+    \b
+    EXAMPLE
+      llmctl engine serve
+    """
+    from llmctl.engines import waiting
+    from llmctl.system import process
+
+    env: Env = ctx.obj
+    engine = waiting.serving_engine(env.engines, env.profile(profile))
+    process.become([str(engine.executable), "serve"], {**env.environ, **waiting.secrets(env.environ)})

@@ -8,6 +8,7 @@ from llmctl.output.text import pairs, table
 
 if TYPE_CHECKING:
     from llmctl.core.engine import Engine, Overview
+    from llmctl.engines.waiting import Waited
 
 NONE = "No engine here. Get one with: llmctl engine install"
 
@@ -38,3 +39,8 @@ def list_lines(overview: Overview, width: int) -> list[str]:
 def chosen_lines(overview: Overview, width: int) -> list[str]:
     """After `engine use`: what the next start takes."""
     return engine_lines(overview.in_use, width) if overview.in_use else [NONE]
+
+
+def waited_lines(waited: Waited, _: int) -> list[str]:
+    found = ", ".join(waited.devices) or "no GPU is required"
+    return [f"Ollama {waited.engine} can start: {found}"]

@@ -49,6 +49,26 @@ def _folder(path: str) -> Path:
     return next((folder for folder in around if os.path.isdir(folder)), around[-1])  # noqa: PTH112
 
 
+@contextmanager
+def as_owner(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Where root writes: act as the user to whom the folder of `path` belongs, so that what is made is theirs.
+
+    A link that this user planted there then leads nowhere that the user could not write. Others are left as they are.
+    """
+    owner = _folder(os.fspath(path)).stat() if os.geteuid() == 0 else None
+    if owner is None or owner.st_uid == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+
+
 def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     """The bytes of a regular file of at most `limit_bytes`. A folder, device or pipe is an error."""
     with translated("read", path):
@@ -85,7 +105,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes, mode: int =
     target = Path(os.path.realpath(path))
     data = content.encode() if isinstance(content, str) else content
     temporary = target.with_name(f".{target.name[:200]}.{os.urandom(4).hex()}.tmp")
-    with translated("write", path):
+    with translated("write", path), as_owner(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             write_through(temporary, data, mode)
@@ -118,7 +138,7 @@ def sync_folder(folder: Path) -> None:
 
 def make_folder(path: str | os.PathLike[str], mode: int = 0o755) -> None:
     """Make a folder and those around it, where they are not there. `mode` is for the last, less the umask."""
-    with translated("make", path):
+    with translated("make", path), as_owner(path):
         Path(path).mkdir(mode, parents=True, exist_ok=True)
 
 
@@ -129,7 +149,7 @@ def exclusive(path: str | os.PathLike[str], waiting: Callable[[], None]) -> Iter
     The kernel drops the lock when its holder dies, however it dies. The file itself stays.
     """
     make_folder(Path(path).parent)
-    with translated("lock", path):
+    with translated("lock", path), as_owner(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with translated("lock", path):

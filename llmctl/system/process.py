@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from llmctl.core.serving import MARKER
 from llmctl.errors import EngineMissing
@@ -53,6 +53,14 @@ def spawn(argv: Sequence[str], environ: Mapping[str, str], log: Path) -> int:
     ]
     try:
         return os.posix_spawn(argv[0], list(argv), dict(environ), file_actions=actions, setsid=True)
+    except OSError as error:
+        raise EngineMissing(f"cannot run {argv[0]}: {error.strerror}", "llmctl engine list") from None
+
+
+def become(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Replace this process by another program."""
+    try:
+        os.execve(argv[0], list(argv), dict(environ))  # noqa: S606 - no shell
     except OSError as error:
         raise EngineMissing(f"cannot run {argv[0]}: {error.strerror}", "llmctl engine list") from None
 
