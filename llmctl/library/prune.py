@@ -83,10 +83,8 @@ def plan(store: Store, locks: Iterable[KnownLock], loaded: Iterable[str], now: f
     survey = _Survey(store, tuple(locks), frozenset(loaded), now, from_store(store), tuple(store.files()))
     scratch = [file for file in store.scratch_files() if not survey.young(file.modified_seconds)]
     files = [_pruned(file, "scratch") for file in scratch]
-    pinned = {layer.digest for lock in survey.locks for pin in lock.pins for layer in pin.blobs}
-    named = _named(survey.installed) | pinned
     damaged = [each for each in survey.installed if each.damaged]
-    if (busy := _busy(survey, named)) is not None:
+    if (busy := _busy(survey, _named(survey.installed))) is not None:
         return Plan((), tuple(files), (busy,))
     files += [_pruned(file, "unfinished") for file in survey.files if file.partial]
     if damaged:
@@ -97,6 +95,7 @@ def plan(store: Store, locks: Iterable[KnownLock], loaded: Iterable[str], now: f
         )
         return Plan((), tuple(files), tuple(survey.notes))
     aliases = tuple(_aliases(survey, blind))
+    pinned = {layer.digest for lock in survey.locks for pin in lock.pins for layer in pin.blobs}
     left = _named(each for each in survey.installed if each.name not in aliases) | pinned
     files += [_pruned(file, "blob") for file in _loose(survey, left)]
     return Plan(aliases, tuple(files), tuple(survey.notes))

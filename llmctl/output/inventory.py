@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmctl.core.model import name_of_alias
 from llmctl.output.text import pairs, size, table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ LOADED = {True: "yes", False: "no", None: "unknown"}
 
 
 def list_lines(found: Inventory, width: int) -> list[str]:
-    lines = table(HEADER, [row(entry) for entry in found.models], width) if found.models else [EMPTY]
+    lines = models_table([row(entry) for entry in found.models], width) if found.models else [EMPTY]
     summary = [
         ("store", f"{found.store} ({found.why})" if found.store else found.why),
         ("disk", disk_words(found.disk) if found.disk else ""),
@@ -27,9 +28,20 @@ def list_lines(found: Inventory, width: int) -> list[str]:
     return [*lines, "", *pairs(summary, width)]
 
 
+def models_table(rows: list[tuple[str, ...]], width: int) -> list[str]:
+    """Aligned columns, without those that matter least where the terminal is too narrow for all."""
+    for left_out in ((), ("source",), ("source", "digest")):
+        kept = [number for number, name in enumerate(HEADER) if name not in left_out]
+        header, body = [HEADER[number] for number in kept], [[row[number] for number in kept] for row in rows]
+        lines = table(header, body, width)
+        if len(lines) == len(rows) + 1:
+            return lines
+    return table(HEADER, rows, width)
+
+
 def row(entry: LibraryEntry) -> tuple[str, ...]:
     return (
-        entry.name,
+        entry.name if entry.alias else old_alias(entry.name),
         "damaged" if entry.damaged and not entry.size_bytes else size(entry.size_bytes or None),
         entry.quantization or "unknown",
         entry.digest[:12] or "unknown",
@@ -37,6 +49,12 @@ def row(entry: LibraryEntry) -> tuple[str, ...]:
         entry.source or "unknown",
         LOADED[entry.loaded],
     )
+
+
+def old_alias(name: str) -> str:
+    """What no pin uses any more, in the words of the name that it was made for."""
+    plain = name_of_alias(name)
+    return f"{plain} (old alias)" if plain else name
 
 
 def pin_words(entry: LibraryEntry) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.changes import size_words
 from llmctl.core.progress import Step
 from llmctl.errors import LlmctlError, ServerNotRunning
 from llmctl.library import prune as pruning
@@ -117,16 +118,13 @@ class Prune:
         return f"under sudo the locks of user {caller} are not seen, so all aliases stay; prune them without sudo"
 
     def question(self, plan: Plan) -> str:
-        parts = [
-            f"{len(plan.aliases)} aliases" if plan.aliases else "",
-            f"{len(plan.files)} files" if plan.files else "",
-        ]
+        parts = [counted(len(plan.aliases), "alias", "aliases"), counted(len(plan.files), "file", "files")]
         store = self.place.store.path
         shared = ""
         if plan.aliases and store.exists() and store.stat().st_uid != os.geteuid():
             shared = " What other users of this machine pin is not known here."
         removed = " and ".join(part for part in parts if part)
-        return f"Remove {removed} from {store}, {plan.freed_bytes / 1e6:,.0f} MB.{shared}"
+        return f"Remove {removed} from {store}, {size_words(plan.freed_bytes)}.{shared}"
 
     def as_root(self) -> str:
         """sudo knows neither this user's folders nor PATH."""
@@ -135,6 +133,10 @@ class Prune:
         given = " ".join(f"{name}={shlex.quote(str(path))}" for name, path in folders)
         profile = shlex.quote(self.profile.reference)
         return f'sudo env {given} "$(command -v llmctl)" prune --profile {profile} --store {store}'
+
+
+def counted(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}" if number else ""
 
 
 def prepare(
