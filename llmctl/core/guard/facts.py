@@ -1,0 +1,240 @@
+"""The words of the guard: what a look is made of, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llmctl.core.placement import Proof, Require, Witnesses
+
+Reason = Literal[
+    "resident",
+    "busy",
+    "loading",
+    "not_running",
+    "evicted",
+    "wrong_digest",
+    "wrong_context",
+    "on_cpu",
+    "partial",
+    "stuck",
+    "gpu_lost",
+    "driver_mismatch",
+    "server_replaced",
+    "probe_slow",
+    "held",
+    "leased",
+    "degraded",
+]
+Action = Literal["load", "end_runner", "restart_engine", "reset_uvm", "probe"]
+Owner = Literal["llmctl", "systemd", "foreign"]
+ServerAnswer = Literal["answers", "silent", "absent", "stranger"]
+Health = Literal["ok", "loading", "silent", "unasked"]
+GpuState = Literal["fine", "lost", "mismatch", "absent", "unknown"]
+
+# A step of a finding's ladder, and how often it may be taken in one window.
+Step = tuple[Action, int]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The guard's patience, all of it in looks, so that a shorter interval makes everything shorter.
+
+    patience: without any progress, until something is called stuck. start: a server may take as long as this to
+    answer at first. window: in which each step has its budget. gap: between a step and the same step again, doubled
+    each time. quiet: how long a foreign model must have been idle. probe: between two probes of an idle model.
+    """
+
+    interval_seconds: float = 5.0
+
+    @property
+    def patience_seconds(self) -> float:
+        return 6 * self.interval_seconds
+
+    @property
+    def start_seconds(self) -> float:
+        return 18 * self.interval_seconds
+
+    @property
+    def window_seconds(self) -> float:
+        return 120 * self.interval_seconds
+
+    @property
+    def gap_seconds(self) -> float:
+        return 2 * self.interval_seconds
+
+    @property
+    def quiet_seconds(self) -> float:
+        return 2 * self.interval_seconds
+
+    @property
+    def probe_seconds(self) -> float:
+        return 120 * self.interval_seconds
+
+    @property
+    def slow_seconds(self) -> float:
+        """A probe of an idle model that took longer is slow."""
+        return 6 * self.interval_seconds
+
+
+@dataclass(frozen=True)
+class Want:
+    """What must be resident. `digests` are manifests that stand for the weights, 64 hex digits each; `context` is
+    tokens per slot."""
+
+    name: str
+    alias: str
+    digests: frozenset[str]
+    weights_digest: str
+    context: int
+    require: Require
+    regain: str = "llmctl up"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One line of /api/ps. `weights_digest` is None where nobody can tell; `stays_seconds` is the time until its
+    keep-alive ends, negative when it has, None for ever."""
+
+    name: str
+    digest: str
+    context: int | None
+    size_bytes: int
+    size_vram_bytes: int
+    stays_seconds: float | None = None
+    weights_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Runner:
+    """The process that serves the weights. `identity` is another one when the process is.
+
+    `cpu_seconds` and `read_bytes` only ever grow while it does something; `processing`: its slots say that a request
+    is in work, None when they were not asked. `gpu_bytes` None: NVML cannot tell.
+    """
+
+    pid: int
+    identity: str
+    state: str
+    cpu_seconds: float
+    read_bytes: int | None = None
+    health: Health = "unasked"
+    processing: bool | None = None
+    gpu_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Why the guard keeps its hands off, in words."""
+
+    reason: Literal["held", "leased"]
+    words: str
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What the guard itself has under way."""
+
+    action: Action
+    since_seconds: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything that one look saw. Times are of the monotonic clock; None is unknown.
+
+    sees_processes: this user can tell which processes are the server's, so that a runner that is not seen is not
+    there. others_busy: whether another runner of the server did something since the last look. alias: what
+    the server has under the alias. gained_bytes: what all GPUs gained across the load. buffers in `witnesses`.
+    """
+
+    at_seconds: float
+    owner: Owner
+    server: ServerAnswer
+    server_words: str = ""
+    server_identity: str | None = None
+    server_state: str | None = None
+    server_cpu_seconds: float | None = None
+    server_age_seconds: float | None = None
+    loaded: tuple[Loaded, ...] = ()
+    sees_processes: bool = False
+    runner: Runner | None = None
+    others_busy: bool | None = None
+    alias: Literal["there", "gone", "other"] | None = None
+    gpu: GpuState = "unknown"
+    gpu_words: str = ""
+    pause: Pause | None = None
+    resumed: bool = False
+    errand: Errand | None = None
+    witnesses: Witnesses | None = None
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """A time at which the model was found to be gone while others were loaded."""
+
+    at_seconds: float
+    by: str
+    context: int | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What was seen of one model before. `judged` is the reason of the last look, `probed` is about this runner."""
+
+    server_identity: str | None = None
+    server_cpu_seconds: float | None = None
+    server_quiet_since: float | None = None
+    runner_identity: str | None = None
+    mark: tuple[float, int | None, int | None] | None = None
+    advanced_at: float | None = None
+    advancing: bool = False
+    was_resident: bool = False
+    others_quiet_since: float | None = None
+    stopping_since: float | None = None
+    probe_wanted: bool = True
+    probed_at: float | None = None
+    probe_seconds: float | None = None
+    probe_error: str | None = None
+    load_error: str | None = None
+    evictions: tuple[Eviction, ...] = ()
+    judged: Reason | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look means. `steps` is what may be tried, in order; `remedy` is for a person, in words."""
+
+    reason: Reason
+    words: str
+    expected: str = ""
+    observed: str = ""
+    steps: tuple[Step, ...] = ()
+    remedy: str = ""
+    proof: Proof | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether the model is where it should be."""
+        return self.reason in {"resident", "busy", "probe_slow"} and (
+            self.proof is not None and self.proof.verdict == "proved"
+        )
+
+
+def ours(want: Want, model: Loaded) -> bool:
+    """Whether a line of /api/ps is about the wanted weights: several names may stand for them."""
+    return model.digest in want.digests or model.weights_digest == want.weights_digest
+
+
+def entry_of(want: Want, look: Look) -> Loaded | None:
+    mine = [model for model in look.loaded if ours(want, model)]
+    return min(mine, key=lambda model: model.context != want.context, default=None)
+
+
+def idle(look: Look, memory: Memory) -> bool:
+    """Whether nobody is being answered. A runner that cannot be seen is taken for idle."""
+    return not memory.advancing and not (look.runner is not None and look.runner.processing)
+
+
+def elapsed(since: float | None, look: Look) -> float:
+    return 0.0 if since is None else max(0.0, look.at_seconds - since)

@@ -1,0 +1,235 @@
+"""What a look means: one finding, with the steps that may mend it and what a person can do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmctl.core.guard.facts import (
+    Finding,
+    Limits,
+    Loaded,
+    Look,
+    Memory,
+    Owner,
+    Reason,
+    Step,
+    Want,
+    elapsed,
+    entry_of,
+    idle,
+)
+from llmctl.core.placement import Claim, Proof, Witnesses
+from llmctl.core.placement import judge as judge_placement
+
+RELOAD: tuple[Step, ...] = (("load", 6),)
+REVIVE: tuple[Step, ...] = (("restart_engine", 4),)
+UNSTICK: tuple[Step, ...] = (("end_runner", 2), ("restart_engine", 1))
+TO_THE_GPU: tuple[Step, ...] = (("load", 1), ("restart_engine", 1), ("reset_uvm", 1))
+
+PLACES = {
+    "gpu": "on the GPU",
+    "partial": "partly on the GPU",
+    "cpu": "in host memory",
+    "unknown": "where nothing tells",
+}
+SERVER_REMEDIES: dict[Owner, str] = {
+    "llmctl": "llmctl logs tells why it ended; llmctl up starts it",
+    "systemd": "systemctl status llmctl-engine.service tells why",
+    "foreign": "llmctl did not start this server and does not signal it: start it the way it was started",
+}
+RUNNER_REMEDY = "llmctl down, then llmctl up; if it stays, look at the kernel's log (dmesg)"
+
+
+def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
+    """The finding of a look, with the memory that it was watched into."""
+    if look.pause is not None:
+        return Finding(look.pause.reason, look.pause.words)
+    if look.server != "answers":
+        return _no_answer(look, memory, limits)
+    if want.require != "none" and look.gpu in {"lost", "mismatch", "absent"}:
+        return _no_gpu(look)
+    entry = entry_of(want, look)
+    if entry is None:
+        return _not_there(want, look, memory, limits)
+    if look.sees_processes and look.runner is None:
+        return Finding(
+            "not_running",
+            f"the runner of {want.name} has ended",
+            "a llama-server with the pinned weights",
+            "none",
+            steps=RELOAD,
+        )
+    return _there(want, look, memory, limits, entry)
+
+
+def _no_answer(look: Look, memory: Memory, limits: Limits) -> Finding:
+    expected = "a server that answers"
+    if look.server in {"absent", "stranger"}:
+        steps = REVIVE if look.owner == "llmctl" and look.server == "absent" else ()
+        return Finding(
+            "not_running", look.server_words, expected, look.server_words, steps, SERVER_REMEDIES[look.owner]
+        )
+    quiet = elapsed(memory.server_quiet_since, look)
+    young = look.server_age_seconds is not None and look.server_age_seconds < limits.start_seconds
+    stopped = look.server_state in {"T", "t"}
+    if young and not stopped:
+        return Finding("loading", "the server has started and does not answer yet", expected, "no answer yet")
+    if quiet < limits.patience_seconds:
+        return Finding("busy", f"the server has not answered for {quiet:.0f} s", expected, "no answer yet")
+    words = f"the server has not answered for {quiet:.0f} s and uses no CPU time"
+    return Finding("stuck", words, expected, "stopped" if stopped else "silent", REVIVE, SERVER_REMEDIES[look.owner])
+
+
+def _no_gpu(look: Look) -> Finding:
+    expected = "a GPU that the driver answers for"
+    if look.gpu == "mismatch":
+        return Finding(
+            "driver_mismatch",
+            "the NVIDIA library and the kernel's driver are of different versions",
+            "one version of both",
+            look.gpu_words,
+            remedy="reboot, or end all that uses the GPU and load the kernel modules anew",
+        )
+    remedy = "look at `dmesg | grep -i xid`; a lost GPU comes back with a reboot or a reset (nvidia-smi --gpu-reset)"
+    if look.gpu == "absent":
+        remedy = "load the NVIDIA driver (nvidia-smi tells whether it is there)"
+    return Finding("gpu_lost", f"no usable GPU: {look.gpu_words}", expected, look.gpu_words, remedy=remedy)
+
+
+def _not_there(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
+    """The server answers and does not have the model."""
+    expected = f"{want.alias} loaded"
+    if look.runner is not None:
+        return _load_under_way(want, look, memory, limits, expected)
+    if look.alias in {"gone", "other"}:
+        return _wrong_alias(want, look)
+    if look.errand is not None and look.errand.action == "load":
+        return Finding("loading", f"{want.name} is being loaded", expected, "a load under way")
+    others = ", ".join(model.name for model in look.loaded)
+    observed = f"{others} loaded" if others else "no model loaded"
+    if look.loaded and elapsed(memory.others_quiet_since, look) < limits.quiet_seconds:
+        words = f"{want.name} is not loaded; {others} is, and in use: it is loaded again once that is idle"
+        return Finding("evicted", words, expected, observed, remedy=evictors(memory))
+    failed = f"; the last load failed: {memory.load_error}" if memory.load_error else ""
+    remedy = (memory.load_error and f"llmctl up says more: {memory.load_error}") or evictors(memory)
+    if memory.server_identity not in {None, look.server_identity}:
+        words = f"another server process answers, without {want.name}{failed}"
+        return Finding("server_replaced", words, expected, observed, RELOAD, remedy)
+    if not memory.was_resident:
+        return Finding("loading", f"{want.name} is not loaded yet{failed}", expected, observed, RELOAD, remedy)
+    by = f" by {others}" if others else ""
+    return Finding("evicted", f"{want.name} was unloaded{by}{failed}", expected, observed, RELOAD, remedy)
+
+
+def _load_under_way(want: Want, look: Look, memory: Memory, limits: Limits, expected: str) -> Finding:
+    still = elapsed(memory.advanced_at, look)
+    stopped = look.runner is not None and look.runner.state in {"T", "t"}
+    patience = limits.patience_seconds if stopped else 4 * limits.patience_seconds
+    if still < patience:
+        return Finding("loading", f"{want.name} is being loaded", expected, "its runner has started")
+    words = f"{want.name} is being loaded and has not come further for {still:.0f} s"
+    return Finding("stuck", words, expected, "a runner that does nothing", UNSTICK, RUNNER_REMEDY)
+
+
+def _wrong_alias(want: Want, look: Look) -> Finding:
+    gone = look.alias == "gone"
+    words = f"the server no longer has {want.alias}" if gone else f"{want.alias} stands for other weights"
+    observed = "no such model" if gone else "another digest"
+    return Finding(
+        "wrong_digest",
+        words,
+        f"weights {want.weights_digest[7:19]}",
+        observed,
+        (("load", 2),),
+        f"{want.regain} gets it",
+    )
+
+
+def _there(want: Want, look: Look, memory: Memory, limits: Limits, entry: Loaded) -> Finding:
+    """The server says that it has the model, and its runner lives or cannot be seen."""
+    if (stuck := _stuck(want, look, memory, limits)) is not None:
+        return stuck
+    if look.alias in {"gone", "other"}:
+        return _wrong_alias(want, look)
+    if want.context != entry.context:
+        waiting = "" if idle(look, memory) else ": it is loaded again once it is idle"
+        words = f"a client loaded {want.name} with a context of {entry.context}{waiting}"
+        steps = RELOAD if idle(look, memory) else ()
+        expected, observed = f"a context of {want.context}", f"a context of {entry.context}"
+        remedy = f"find the client that asks for num_ctx {entry.context} and let it not send num_ctx"
+        return Finding("wrong_context", words, expected, observed, steps, remedy)
+    proof = proof_of(want, look, entry)
+    if (fallen := _fallen(want, look, memory, proof)) is not None:
+        return fallen
+    if not idle(look, memory):
+        return Finding("busy", f"{want.name} is answering", proof=proof)
+    slow = memory.probe_seconds is not None and memory.probe_seconds > limits.slow_seconds
+    if slow:
+        words = f"{want.name} took {memory.probe_seconds:.1f} s for one token while it was idle"
+        expected = f"one token within {limits.slow_seconds:.0f} s"
+        return Finding("probe_slow", words, expected, f"{memory.probe_seconds:.1f} s", proof=proof)
+    return Finding("resident", f"{want.name} is resident {PLACES[proof.place]}", proof=proof)
+
+
+def _stuck(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding | None:
+    """A runner that has done nothing for too long, although there is something to do."""
+    runner = look.runner
+    still = elapsed(memory.advanced_at, look)
+    expected = "a runner that answers"
+
+    def found(words: str, observed: str) -> Finding:
+        return Finding("stuck", words, expected, observed, UNSTICK, RUNNER_REMEDY)
+
+    if runner is not None and still >= limits.patience_seconds:
+        if runner.state in {"T", "t"}:
+            return found(f"the runner of {want.name} is stopped by a signal", f"stopped for {still:.0f} s")
+        if runner.health == "silent":
+            words = f"the runner of {want.name} answers nothing and uses no CPU time"
+            return found(words, f"silent for {still:.0f} s")
+        asked = look.errand is not None and look.errand.action == "probe"
+        if asked and look.errand is not None:
+            waited = look.at_seconds - look.errand.since_seconds
+            if waited >= limits.patience_seconds:
+                words = f"a probe of {want.name} waits, and its runner uses no CPU time"
+                return found(words, f"no token for {waited:.0f} s")
+    if memory.stopping_since is not None and elapsed(memory.stopping_since, look) >= limits.patience_seconds:
+        return found(
+            f"{want.name} is being unloaded and does not go", "its keep-alive has ended, and it is still there"
+        )
+    if memory.probe_error is not None and idle(look, memory):
+        return found(f"{want.name} answers with an error: {memory.probe_error}", memory.probe_error)
+    return None
+
+
+def _fallen(want: Want, look: Look, memory: Memory, proof: Proof) -> Finding | None:
+    """A model that is not on the GPU where it must be, or of which nothing shows where it is."""
+    if proof.verdict == "proved":
+        return None
+    words = f"{want.name}: {'; '.join(proof.reasons)}"
+    expected = "all of it on a GPU" if want.require == "full" else "on a GPU"
+    steps = TO_THE_GPU if idle(look, memory) else ()
+    if proof.verdict == "refuted" and proof.place in {"cpu", "partial"}:
+        reason: Reason = "on_cpu" if proof.place == "cpu" else "partial"
+        remedy = "llmctl fit tells whether it fits; llmctl logs tells what the engine found"
+        return Finding(reason, words, expected, PLACES[proof.place], steps, remedy, proof)
+    remedy = "let this user read the engine's log, or use a server that llmctl started"
+    return Finding("degraded", words, expected, "nothing tells where it lies", (), remedy, proof)
+
+
+def proof_of(want: Want, look: Look, entry: Loaded) -> Proof:
+    claim = Claim(entry.digest, entry.context, entry.size_bytes, entry.size_vram_bytes)
+    seen = replace(look.witnesses, claim=claim) if look.witnesses else Witnesses(claim)
+    # A name that shares the runner stands for the same weights.
+    return judge_placement(want.require, want.digests | {entry.digest}, want.context, seen)
+
+
+def evictors(memory: Memory) -> str:
+    """Which clients' models took the place, and how often."""
+    counts: dict[tuple[str, int | None], int] = {}
+    for eviction in memory.evictions:
+        counts[eviction.by, eviction.context] = counts.get((eviction.by, eviction.context), 0) + 1
+    told = [
+        f"{name} (context {context or 'unknown'}) took its place {count} time{'' if count == 1 else 's'}"
+        for (name, context), count in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+    return "; ".join(told[:3])

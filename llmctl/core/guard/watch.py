@@ -1,0 +1,78 @@
+"""A look into the memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmctl.core.guard.facts import Eviction, Look, Memory, Want, entry_of, ours
+
+
+def watch(memory: Memory, want: Want, look: Look) -> Memory:
+    """The memory after a look."""
+    now = look.at_seconds
+    if look.pause is not None:
+        # What stops while somebody else has the GPU is no fault, and what comes back is proved anew.
+        return replace(
+            memory, runner_identity=None, mark=None, advanced_at=None, server_quiet_since=None, probe_wanted=True
+        )
+    memory = _watch_server(memory, look)
+    memory = _watch_runner(memory, look)
+    others = [model for model in look.loaded if not ours(want, model)]
+    quiet = look.others_busy is False or not others
+    entry = entry_of(want, look)
+    stopping = entry is not None and entry.stays_seconds is not None and entry.stays_seconds < 0
+    gone = look.server == "answers" and entry is None and memory.was_resident
+    if gone and others and memory.judged in {"resident", "busy", "probe_slow"}:
+        evictions = (*memory.evictions, Eviction(now, others[0].name, others[0].context))[-32:]
+        memory = replace(memory, evictions=evictions)
+    return replace(
+        memory,
+        others_quiet_since=_since(memory.others_quiet_since, quiet, now),
+        stopping_since=_since(memory.stopping_since, stopping and not memory.advancing, now),
+        was_resident=memory.was_resident or entry is not None,
+        probe_wanted=memory.probe_wanted or look.resumed,
+    )
+
+
+def _since(before: float | None, holds: bool, now: float) -> float | None:
+    """Since when something holds."""
+    if not holds:
+        return None
+    return now if before is None else before
+
+
+def _watch_server(memory: Memory, look: Look) -> Memory:
+    moved = look.server_cpu_seconds != memory.server_cpu_seconds
+    deaf = look.server == "silent" and not (moved and look.server_cpu_seconds is not None)
+    return replace(
+        memory,
+        server_cpu_seconds=look.server_cpu_seconds,
+        server_quiet_since=_since(memory.server_quiet_since, deaf, look.at_seconds),
+    )
+
+
+def _watch_runner(memory: Memory, look: Look) -> Memory:
+    """Progress is anything that an idle runner does not do."""
+    runner = look.runner
+    if runner is None:
+        return replace(memory, mark=None, advancing=False)
+    mark = (runner.cpu_seconds, runner.read_bytes, runner.gpu_bytes)
+    if runner.identity != memory.runner_identity:
+        return replace(
+            memory,
+            runner_identity=runner.identity,
+            mark=mark,
+            advanced_at=look.at_seconds,
+            advancing=bool(runner.processing),
+            probe_wanted=True,
+            probe_error=None,
+            probe_seconds=None,
+            stopping_since=None,
+        )
+    advancing = memory.mark is not None and mark != memory.mark
+    return replace(
+        memory,
+        mark=mark,
+        advancing=advancing or bool(runner.processing and runner.state != "T"),
+        advanced_at=look.at_seconds if advancing or memory.advanced_at is None else memory.advanced_at,
+    )
