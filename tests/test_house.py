@@ -48,8 +48,13 @@ def imported(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("arguments", "bans"),
-    [(["--version"], VERSION_BANS), (["status"], STATUS_BANS), (["status", "--json"], STATUS_BANS)],
-    ids=["version", "status", "status-json"],
+    [
+        (["--version"], VERSION_BANS),
+        (["status"], STATUS_BANS),
+        (["status", "--json"], STATUS_BANS),
+        (["list"], STATUS_BANS),
+    ],
+    ids=["version", "status", "status-json", "list"],
 )
 def test_a_quick_command_does_not_import_what_is_slow(arguments: list[str], bans: dict[str, str]) -> None:
     found = imported(*arguments) & bans.keys()
