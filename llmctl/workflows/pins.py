@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import time
@@ -16,6 +17,7 @@ from llmctl.core.progress import Step
 from llmctl.errors import LlmctlError, NotFound, Refused, UsageError
 from llmctl.library import verify as checking
 from llmctl.library.obtain import CONSENT_BYTES
+from llmctl.system import files
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -111,11 +113,20 @@ def require_rights(verb: str, store: Path, profile: Profile, paths: Paths, *, wr
     """LlmctlError, with the command that has the rights, where this user may not read (and write) the store."""
     wanted = os.R_OK | os.X_OK | (os.W_OK if write else 0)
     for folder in (store, store / "blobs", store / "manifests"):
+        if write and _read_only(folder):
+            raise files.failure(OSError(errno.EROFS, ""), "write into", folder)
         if _denied(folder, wanted):
             word = "write into" if write else "read"
             raise LlmctlError(
                 f"this user may not {word} {folder}", as_root(verb, store, profile, paths), code="permission_denied"
             )
+
+
+def _read_only(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _denied(folder: Path, wanted: int) -> bool:
