@@ -18,7 +18,11 @@ LARGEST_PROFILE_BYTES = 256 * 1024
 SCHEMA_FILE = "profile.schema.json"
 
 
-def data_folder(kind: Literal["profiles"]) -> Path:
+Kind = Literal["profiles", "systemd"]
+KINDS: tuple[Kind, ...] = ("profiles", "systemd")
+
+
+def data_folder(kind: Kind) -> Path:
     """The folder of files that are shipped with llmctl: inside the wheel, or at the top of a checkout."""
     package = Path(__file__).parents[1]
     for folder in (package / "_data" / kind, package.parent / kind):
