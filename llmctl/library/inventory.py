@@ -102,7 +102,7 @@ def _stored(blobs: str, name: str, path: str, configs: dict[str, str | None]) ->
     try:
         manifest = parse_manifest(read_bounded(path, LARGEST_MANIFEST_BYTES))
     except (LlmctlError, ValueError) as error:
-        reason = error.message if isinstance(error, LlmctlError) else f"its manifest is damaged: {error}"
+        reason = error.message if isinstance(error, LlmctlError) else f"its manifest {path} is damaged: {error}"
         return Installed(name, "", 0, None, damaged=reason, path=path)
     size_bytes = sum(layer.size_bytes for layer in (*manifest.layers, manifest.config))
     digest = manifest.config.digest

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.model import ModelRef
 from llmctl.errors import LlmctlError, ServerNotRunning
 from llmctl.library import inventory, usage
 from llmctl.workflows import store as stores
@@ -119,8 +120,7 @@ def loaded(found: Contents, client: Callable[[str], Client]) -> list[str] | None
 def findings(entry: LibraryEntry) -> list[str]:
     """What is wrong with one model, with the command that helps."""
     if entry.damaged:
-        mend = f"llmctl pull {entry.name}" if entry.alias is None else f"llmctl repair {entry.name}"
-        return [f"{entry.name} cannot be served: {entry.damaged}; mend it: {mend}"]
+        return [f"{entry.name} cannot be served: {entry.damaged}; {mend(entry)}"]
     if entry.plain == "moved" and entry.plain_digest:
         return [
             f"a client that asks the server for {entry.name} gets {entry.plain_digest[:12]}, which is not what is "
@@ -131,3 +131,11 @@ def findings(entry: LibraryEntry) -> list[str]:
     if entry.upstream and entry.upstream.state == "unknown":
         return [f"whether {entry.name} is newer in its registry is unknown: {entry.upstream.reason}"]
     return []
+
+
+def mend(entry: LibraryEntry) -> str:
+    """What to do about a damaged manifest."""
+    if entry.alias is not None:
+        return f"mend it: llmctl repair {entry.name}"
+    # Nobody asks for an alias that no pin names, and its weights may be another's.
+    return "delete that file" if ModelRef.parse(entry.name).private else f"mend it: llmctl pull {entry.name}"

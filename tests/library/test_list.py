@@ -107,6 +107,9 @@ def test_a_damaged_manifest_is_listed_as_such(here: Pinned) -> None:
         assert found["gone:t"]["damaged"]
         assert found["gone:t"]["pin_state"] == "unpinned"
         assert found["good:t"]["pin_state"] == "pinned"
+    finding = next(each for each in listed(here)["findings"] if each.startswith("gone:t"))
+    assert str(path) in finding
+    assert finding.endswith("llmctl pull gone:t")
     alias = here.store.manifest_path(ModelRef.parse(here.lock.pin("bad:t").alias))  # type: ignore[union-attr]
     alias.write_bytes(b"{")
     result = listed(here)

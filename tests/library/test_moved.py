@@ -21,7 +21,7 @@ from llmctl.system.paths import from_environment
 from llmctl.system.store import Store
 from tests.conftest import StartOllama
 from tests.library.pinned import Pinned
-from tests.library.test_prune import age
+from tests.library.test_prune import age, waits_for_lock
 from tests.memory.gguf_bytes import small
 from tests.registry_server import Registry, digest_of
 
@@ -186,11 +186,6 @@ def test_pull_waits_for_another_llmctl_that_changes_the_store(here: Pinned, regi
     done = ran[0]
     assert done.code == 0  # type: ignore[attr-defined]
     assert "another llmctl is changing this store" in done.err  # type: ignore[attr-defined]
-
-
-def waits_for_lock() -> bool:
-    """Whether some lock of this process waits, as the kernel lists it."""
-    return any("->" in line and f" {os.getpid()} " in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 def test_a_foreign_pull_at_the_same_time_does_no_harm(here: Pinned, registry: Registry) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -292,6 +294,50 @@ def test_more_than_what_was_agreed_to_never_goes(here: Pinned) -> None:
     both = shown.both(prune.plan(here.store, (), (), time.time()))
     assert str(blob) in {file.path for file in both.files}
     assert str(later) not in {file.path for file in both.files}
+
+
+def test_what_came_to_be_needed_since_it_was_shown_stays(here: Pinned) -> None:
+    alias, weights = old_alias(here)
+    blob = loose(here)
+    age(here.store)
+    shown = prune.plan(here.store, (), (), time.time())
+    assert alias in shown.aliases
+    pin = here.add("again:t", b"nobody's" * 5000)
+    assert here.path(pin.weights_digest) == blob
+    manifest = here.store.manifest(ModelRef.parse(alias))
+    assert manifest is not None
+    here.store.write_manifest(ModelRef.parse("theirs:t"), manifest)
+    age(here.store)
+    known = (usage.KnownLock("mine", (replace(pin, alias=alias),)),)
+    both = shown.both(prune.plan(here.store, known, (), time.time()))
+    assert alias not in both.aliases
+    assert not {str(blob), str(weights)} & {file.path for file in both.files}
+
+
+def waits_for_lock() -> bool:
+    """Whether some lock of this process waits, as the kernel lists it."""
+    return any("->" in line and f" {os.getpid()} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_it_waits_for_another_llmctl_and_looks_again(here: Pinned) -> None:
+    blob = loose(here)
+    age(here.store)
+    descriptor = os.open(here.store.path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    ran: list[Ran] = []
+    thread = threading.Thread(target=lambda: ran.append(here("prune", "--yes", "--json")))
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not waits_for_lock() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    # The other one was importing: now the blob belongs to a model.
+    here.add("imported:t", blob.read_bytes())
+    os.close(descriptor)
+    thread.join()
+    assert ran[0].code == 0, ran[0].err
+    assert ran[0].json["files"] == []
+    assert "another llmctl" in ran[0].err
+    assert blob.exists()
 
 
 def test_a_missing_store_and_an_empty_one_have_nothing_to_prune(here: Pinned, tmp_path: Path) -> None:
