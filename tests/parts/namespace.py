@@ -49,7 +49,9 @@ class Namespace:
 
         Two systemds in one cgroup would share every unit's cgroup, and stop each other's processes.
         """
-        own = [folder / f"{self.name}-{next(self._count)}" for folder in _hierarchies()]
+        # The same name in each hierarchy, as systemd expects it.
+        name = f"{self.name}-{next(self._count)}"
+        own = [folder / name for folder in _hierarchies()]
         for folder in own:
             folder.mkdir()
         self._cgroups += own

@@ -94,9 +94,12 @@ def root() -> Path:
         (part / "usr/local/bin/llmctl").symlink_to(INSTALLATION / "bin/llmctl")
         for folder in (part / str(INSTALLATION).lstrip("/"), part / "var/log/journal"):
             folder.mkdir(parents=True, exist_ok=True)
+        # debootstrap copies these two from the machine.
+        for name in ("hostname", "resolv.conf"):
+            (part / "etc" / name).unlink(missing_ok=True)
         shutil.rmtree(part / "var/cache/apt/archives")
 
-    made_from = (SUITE, *PACKAGES, "masked", *_MASKED, os.uname().machine)
+    made_from = (SUITE, *PACKAGES, "masked", *_MASKED, str(INSTALLATION), os.uname().machine)
     return _cached(CACHE / f"root-{_key(*made_from)}", make)
 
 

@@ -127,7 +127,7 @@ class Container:
         enter = ["nsenter", "--target", str(self._init), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
         identity = user or "root"
         become = ["setpriv", f"--reuid={identity}", f"--regid={identity}", "--init-groups", "--reset-env"]
-        variables = {"PATH": _PATH, "LANG": "C.UTF-8", **self._session(user), **(environ or {})}
+        variables = {"PATH": _PATH, "LANG": "C.UTF-8", "TERM": "dumb", **self._session(user), **(environ or {})}
         done = subprocess.run(
             [*enter, *become, "env", *(f"{name}={value}" for name, value in variables.items()), *map(str, argv)],
             input=stdin or "",
@@ -164,7 +164,7 @@ class Container:
 
     def pids(self, unit: str, program: str | None = None, *, user: str | None = None) -> list[int]:
         """Every process of the unit as the container numbers them; with `program` those of that name."""
-        group = self.unit(unit, user=user)["ControlGroup"]
+        group = self.unit(unit, user=user).get("ControlGroup")
         if not group:
             return []
         said = self.run("sh", "-c", _PIDS, "sh", group, check=False).stdout
@@ -179,7 +179,10 @@ class Container:
     def journal(self, unit: str | None = None, *, user: bool = False) -> list[dict[str, Any]]:
         """The entries of every boot, oldest first: of one unit (`user`: of a user's manager), or all."""
         self.run("journalctl", "--sync")
-        chosen = [f"--{'user-' if user else ''}unit={unit}"] if unit else []
+        chosen = [f"--unit={unit}"] if unit else []
+        if unit and user:
+            # What its manager says of it, and what it says itself; `--user-unit` shows only the caller's own.
+            chosen = [f"USER_UNIT={unit}", "+", f"_SYSTEMD_USER_UNIT={unit}"]
         shown = self.run("journalctl", "--output=json", "--no-pager", "--all", *chosen)
         return [json.loads(line) for line in shown.stdout.splitlines()]
 

@@ -83,7 +83,7 @@ def test_a_unit_has_its_model_on_the_stand_in_gpu(
     container: Container, ask: Ask, rpc_gpu: RpcGpu, free_port: Callable[[], int]
 ) -> None:
     port = free_port()
-    # As the folder's owner the unit's user may write into the copy; the blobs stay the machine's.
+    # Nobody knows the number of a DynamicUser before it runs.
     container.run("cp", "--recursive", STARTER_STORE, "/var/lib/store")
     container.run("chmod", "--recursive", "a+rwX", "/var/lib/store")
     install_ollama(container, port, {"OLLAMA_MODELS": "/var/lib/store", **rpc_gpu.environ})
