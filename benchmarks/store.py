@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from llmctl.core.model import ModelRef  # noqa: E402
 from llmctl.library import lock_file  # noqa: E402
 from llmctl.system.store import Store  # noqa: E402
 from tests.library.pinned import Pinned  # noqa: E402
+from tests.memory import gguf_bytes  # noqa: E402
 from tests.parts import machine  # noqa: E402
 
 PAGE = CHECKOUT / "docs" / "benchmarks.md"
@@ -106,6 +108,13 @@ class Bench:
 
     def verb(self, pinned: Pinned, *words: str) -> list[str]:
         return [*self.llmctl, *words, "--store", str(pinned.store.path), "--profile", f"{pinned.folder}/profile.yaml"]
+
+    def gguf(self, name: str, size_bytes: int, seed: int) -> Path:
+        """Such a file that begins as a GGUF does: what is imported must be one."""
+        path = self.file(name, size_bytes, seed)
+        with path.open("r+b") as file:
+            file.write(gguf_bytes.small())
+        return path
 
     def run(self, command: list[str]) -> str:
         done = subprocess.run(command, env=self.environ, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -203,6 +212,41 @@ def listing(bench: Bench) -> Iterator[Row]:
     yield Row("what a model adds to `llmctl list`, in ms", "", (many - some) * 1000 / 200, most=0.2)
 
 
+def importing(bench: Bench) -> Iterator[Row]:
+    """Into an empty store, against `cp` and then `sha256sum` of the same bytes. Ours waits for the disk, cp does not."""
+    megabytes = 1000
+    source = bench.store("export")
+    source.add("m:t", bench.gguf("new", megabytes * MB, 3))
+    blob, copy, archive = (
+        source.path(source.lock.models[0].weights_digest),
+        bench.folder / "copy",
+        bench.folder / "archive.tar",
+    )
+    bench.run([*bench.verb(source, "export", "m:t"), "-o", str(archive)])
+    ours, theirs, peaks = [], [], []
+    for number in range(bench.rounds + 1):
+        target = bench.store(f"import-{number}")
+        os.sync()
+        started = time.perf_counter()
+        peaks.append(bench.peak_bytes(bench.verb(target, "import", str(archive), "--yes")))
+        between = time.perf_counter()
+        shutil.rmtree(target.store.path)
+        os.sync()
+        copying = time.perf_counter()
+        bench.run(["cp", str(blob), str(copy)])
+        bench.run(["sha256sum", str(copy)])
+        ended = time.perf_counter()
+        copy.unlink()
+        if number:
+            ours.append(between - started)
+            theirs.append(ended - copying)
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    yield Row(f"`llmctl import`, 1 blob of {megabytes} MB", speed(megabytes * MB, mine))
+    yield Row(f"`cp`, then `sha256sum`, 1 blob of {megabytes} MB", speed(megabytes * MB, other))
+    yield Row(f"speed of import / cp and sha256sum, 1 blob of {megabytes} MB", "", other / mine, least=0.8)
+    yield Row(f"peak memory of `llmctl import`, a blob of {megabytes} MB", f"{max(peaks) / MB:.1f} MB")
+
+
 def filled(bench: Bench, count: int) -> Pinned:
     """A store of that many models, each with blobs of its own, eight of them pinned."""
     pinned = bench.store(f"list-{count}")
@@ -217,10 +261,11 @@ def filled(bench: Bench, count: int) -> Pinned:
 
 
 Part = Callable[[Bench], Iterator[Row]]
-PARTS: dict[str, Part] = {"list": listing, "verify": verifying, "memory": memory}
+PARTS: dict[str, Part] = {"list": listing, "verify": verifying, "memory": memory, "import": importing}
 
 WORDS = """\
-`llmctl verify` beside `openssl dgst -sha256`, which hashes one file after the other, and peak memory.
+`llmctl verify` beside `openssl dgst -sha256`, which hashes one file after the other, `llmctl import` beside
+`cp` and `sha256sum`, and peak memory.
 
     .venv-dev/bin/python benchmarks/store.py --write
 """

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from llmctl.core.progress import Consent, Progress
     from llmctl.server import Running
 
-NO_SPACE = ("no space left", "disk quota exceeded", "507")
-
 
 @dataclass(frozen=True)
 class PushResult:
@@ -130,7 +128,8 @@ def upload(client: Client, pin: Pin, ref: ModelRef, progress: Progress) -> None:
     try:
         for event in client.push(str(ref), insecure=ref.loopback):
             if event.digest is not None:
-                sent[event.digest] = event.completed_bytes or 0
+                # Counted again from the start where a blob is sent a second time.
+                sent[event.digest] = min(event.completed_bytes or 0, event.total_bytes or 0)
             progress(Step("push", "push", "running", event.status, sum(sent.values()), pin.size_bytes))
     except EngineError as error:
         raise translated(error, ref) from None
@@ -141,6 +140,9 @@ def translated(error: EngineError, ref: ModelRef) -> LlmctlError:
     text = error.message
     if "unauthorized" in text or "realm host" in text or "401" in text:
         return login_needed(ref)
-    if any(sign in text.lower() for sign in NO_SPACE):
-        return DownloadFailed(f"{ref.host} is full: {text}", code="registry_full")
-    return DownloadFailed(f"pushing {ref} failed: {text}", "the same command goes on where it stopped")
+    # A docker-registry whose disk is full says only that an upload is invalid, after a minute of retries.
+    return DownloadFailed(
+        f"pushing {ref} failed: {text.strip()}",
+        f"look at the log and the disk of {ref.host}; the same command sends only what is missing there",
+        code="push_failed",
+    )

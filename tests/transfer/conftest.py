@@ -147,6 +147,10 @@ class Box:
         code = main(list(words), Env(self.settings, stdin, stdout, stderr))
         return Ran(code, stdout.getvalue(), stderr.getvalue())
 
+    def use(self, port: int) -> None:
+        """The profile's server is the one at this port of loopback."""
+        (self.folder / "config" / "profile.yaml").write_text(PROFILE.format(port=port))
+
     def pin(self, model: Tiny, name: str = NAME, **changed: Any) -> Pin:
         """Have a model, pinned, under its alias."""
         pin = pin_for(model, name, **changed)
@@ -169,8 +173,9 @@ def new_box(tmp_path: Path) -> NewBox:
         folder = tmp_path / name
         (folder / "config").mkdir(parents=True)
         (folder / "models").mkdir()
-        (folder / "config" / "profile.yaml").write_text(PROFILE.format(port=machine.free_port()))
-        return Box(folder, environ)
+        box = Box(folder, environ)
+        box.use(machine.free_port())
+        return box
 
     return make
 

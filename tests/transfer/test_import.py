@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from llmctl.core.model import ModelRef
 from llmctl.core.pin import Lock
 from llmctl.errors import ExitCode
 from llmctl.library import lock_file
+from llmctl.system.store import Store
 from tests.transfer.conftest import NAME, Box, NewBox, blob, digest_of, fill, members_of, pin_for, tar_of, tiny
 
 
@@ -261,12 +263,20 @@ def test_room_is_asked_for_before_anything_is_written(here: Box, there: Box, arc
 def test_files_in_another_users_store_are_that_users(here: Box, there: Box, archive: Path) -> None:
     model = tiny()
     pin = here.pin(model)
-    os.chown(there.store.path, 12345, 12346)
-    assert there("import", str(exported(here, archive, NAME))).code == 0
-    paths = [there.store.blob(model.weights), there.store.manifest_path(ModelRef.parse(pin.alias))]
-    for path in (*paths, *paths[1].parents[:4], there.store.blobs_folder):
-        found = path.stat()
-        assert (found.st_uid, found.st_gid) == (12345, 12346), path
+    exported(here, archive, NAME)
+    # Outside pytest's own folder, which nobody else may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        store = Store(Path(folder) / "models")
+        store.path.mkdir()
+        os.chown(store.path, 12345, 12346)
+        done = there("import", str(archive), "--store", str(store.path))
+        assert done.code == 0, done.err
+        paths = [store.blob(model.weights), store.manifest_path(ModelRef.parse(pin.alias))]
+        for path in (*paths, *paths[1].parents[:4], store.blobs_folder):
+            found = path.stat()
+            assert (found.st_uid, found.st_gid) == (12345, 12346), path
+        assert os.geteuid() == 0
 
 
 def test_two_models_that_share_weights_bring_them_once(here: Box, there: Box, archive: Path) -> None:
