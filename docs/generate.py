@@ -1,4 +1,4 @@
-"""Write what is generated: the command and profile references, the JSON Schemas, and the table of faults.
+"""Write what is generated: the command and profile references, the JSON Schemas, the units, and the table of faults.
 
 python docs/generate.py            write the files
 python docs/generate.py --check    write nothing; exit 1 and name what differs
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from faults import reliability_page
 from llmctl.cli import COMMANDS, load_command
 from llmctl.core.lock_schema import lock_schema_text
 from llmctl.core.schema import json_schema_text, profile_reference
+from llmctl.workflows.install import shipped
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,6 +64,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "docs/reliability.md": reliability_page,
     "profiles/lock.schema.json": lock_schema_text,
     "profiles/profile.schema.json": json_schema_text,
+    **{f"systemd/{name}": partial(shipped().__getitem__, name) for name in shipped()},
 }
 
 

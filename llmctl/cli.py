@@ -35,7 +35,10 @@ COMMANDS = {
     "push": "llmctl.commands.transfer:push",
     "rm": "llmctl.commands.models:rm",
     "prune": "llmctl.commands.prune:prune",
+    "yield": "llmctl.commands.yielding:yield_",
     "logs": "llmctl.commands.logs:logs",
+    "install-service": "llmctl.commands.service:install_service",
+    "uninstall-service": "llmctl.commands.service:uninstall_service",
     "engine": "llmctl.commands.engine:app",
     "profiles": "llmctl.commands.config:profiles",
     "init": "llmctl.commands.config:init",
@@ -126,7 +129,8 @@ def main(argv: list[str], env: Env | None = None) -> int:
     env = env or Env()
     if argv[:1] == [COMPLETE]:
         return complete(argv[1:], env)
-    out = Output(env, json="--json" in argv)
+    # What follows `--` belongs to somebody else.
+    out = Output(env, json="--json" in (argv[: argv.index("--")] if "--" in argv else argv))
     try:
         code = run(argv, env)
         out.flush()

@@ -95,6 +95,15 @@ class Env:
             self._clients[base_url] = Client(base_url)
         return self._clients[base_url]
 
+    def invoker(self) -> Env:
+        """Under sudo: the same with the folders of the person who typed it, to find what is theirs."""
+        name = self.environ.get("SUDO_USER")
+        if os.geteuid() != 0 or not name or name == "root":
+            return Env({**self.environ, "LLMCTL_SCOPE": "user"}, self.stdin, self.stdout, self.stderr)
+        from llmctl.system.paths import of_home
+
+        return Env({**self.environ, **of_home(name)}, self.stdin, self.stdout, self.stderr)
+
     def profile(self, ref: str | None) -> Profile:
         return self.find_profile(ref).profile
 

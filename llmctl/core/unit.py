@@ -103,6 +103,7 @@ def engine_unit(site: Site, profile: Profile) -> str:
 def guard_unit(site: Site) -> str:
     named = ("--profile", site.profile) if site.profile else ()
     after = ENGINE if site.engine else FOREIGN
+    environment = {**variables(site), "OLLAMA_HOST": site.address}
     return unit(
         {
             "Unit": [
@@ -115,7 +116,7 @@ def guard_unit(site: Site) -> str:
             "Service": [
                 "Type=notify",
                 "NotifyAccess=main",
-                *(environment_line(key, value) for key, value in variables(site).items()),
+                *(environment_line(key, value) for key, value in environment.items()),
                 f"ExecStart={command((*site.llmctl, 'guard', *named))}",
                 "# It is ready when the models are resident and proved, however long that takes.",
                 "TimeoutStartSec=infinity",

@@ -82,3 +82,23 @@ def from_environment(environ: Mapping[str, str]) -> Paths:
         # Who has a state folder of their own (two llmctl beside each other) must not share this one.
         runtime=pick("RUNTIME", state / "run" if own_state else Path(str(session)) / "llmctl"),
     )
+
+
+def of_home(user: str) -> dict[str, str]:
+    """The environment that makes `from_environment` give the folders of another user, by their home."""
+    import pwd
+
+    try:
+        home = Path(pwd.getpwnam(user).pw_dir)
+    except KeyError:
+        return {}
+    data = home / ".local/share/llmctl"
+    return {
+        "HOME": str(home),
+        "LLMCTL_SCOPE": "user",
+        "LLMCTL_CONFIG_DIR": str(home / ".config/llmctl"),
+        "LLMCTL_DATA_DIR": str(data),
+        "LLMCTL_STATE_DIR": str(home / ".local/state/llmctl"),
+        "LLMCTL_CACHE_DIR": str(home / ".cache/llmctl"),
+        "LLMCTL_ENGINES_DIR": str(data / "engines"),
+    }
