@@ -17,7 +17,9 @@
     ├── DownloadFailed             1  a source is unreachable or sent something else
     ├── DiskFull                   1  not enough room, before or during a write
     ├── WriteFailed                1  stdout takes no more
-    └── PortInUse                  1  another program holds the port
+    ├── PortInUse                  1  another program holds the port
+    ├── CommandNotRunnable       126  the command that `yield` was given cannot be executed
+    └── CommandMissing           127  there is no such command
 
 A caller that needs to tell two failures apart compares the class; a script compares `code`.
 """
@@ -37,6 +39,8 @@ class ExitCode(IntEnum):
     NOT_FOUND = 4
     NO = 5
     PROMPT = 6
+    NOT_RUNNABLE = 126
+    NO_COMMAND = 127
     INTERRUPTED = 130
     PIPE = 141
 
@@ -127,3 +131,13 @@ class WriteFailed(LlmctlError):
 
 class PortInUse(LlmctlError):
     code = "port_in_use"
+
+
+class CommandNotRunnable(LlmctlError):
+    code = "command_not_runnable"
+    exit_code = ExitCode.NOT_RUNNABLE
+
+
+class CommandMissing(LlmctlError):
+    code = "command_not_found"
+    exit_code = ExitCode.NO_COMMAND

@@ -13,6 +13,7 @@ from llmctl.output import Output
 from llmctl.output.answer import MarkdownBlocks, Silence, Tokens, statistics
 from llmctl.workflows.ask import Answer, learn_speed, prompt_pieces, utf8
 from llmctl.workflows.ask import ask as run_ask
+from llmctl.workflows.pause import refuse_question
 from llmctl.workflows.target import target
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def ask(
     EXIT CODES
       0 answered, or stopped at --max-tokens
       1 the stream ended early, or the time was up
-      3 the server is not running
+      3 the server is not running, or the GPU is given to a command (llmctl yield)
       4 no such model or file
       5 the answer does not fit --schema
       6 the prompt is longer than the context, or the answer was cut by it
@@ -74,6 +75,7 @@ def ask(
         from llmctl.commands.lifecycle import bring_up
 
         bring_up(env, out, profile, yes)
+    refuse_question(env.paths.runtime)
     where = target(env.state_of(profile), model)
     stdin = None if env.stdin.isatty() else env.stdin.buffer
     fields = request(where.model, system, schema, think, options(max_tokens, seed, temperature))

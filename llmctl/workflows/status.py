@@ -13,6 +13,7 @@ from llmctl.errors import LlmctlError, ServerNotRunning
 from llmctl.residency import Host, Residency, Wanted
 from llmctl.system import process
 from llmctl.system.store import Store
+from llmctl.workflows import pause
 
 if TYPE_CHECKING:
     from llmctl.client import Client, LoadedModel
@@ -92,12 +93,13 @@ def stopped(note: str | None, state: ServerState | None) -> Status:
 
 def status(server: Server, client: Client | None, state: ServerState | None) -> Status:
     """The state of the server that the last `up` recorded; without a record, of the one at `client`."""
+    leased = pause.note(server.paths.runtime)
     if client is None:
-        return stopped(None, state)
+        return stopped(leased, state)
     try:
         version, loaded = client.version(), client.ps()
     except ServerNotRunning as error:
-        return stopped(error.message, state)
+        return stopped("; ".join(filter(None, [error.message, leased])), state)
     if state is None:
         return unrecorded(client, version, loaded)
     owned = server.owned() if state.owner == "llmctl" else None
@@ -119,6 +121,7 @@ def status(server: Server, client: Client | None, state: ServerState | None) -> 
         verdict="proved" if models and all(model.verdict == "proved" for model in models) else "refuted",
         models=models,
         others=tuple(model.name for model in loaded if model.digest not in known),
+        note=leased,
     )
 
 

@@ -16,7 +16,7 @@ from llmctl.errors import EngineMissing, Refused
 from llmctl.residency import Host, Resident, Wanted
 from llmctl.server import ActiveModel, Running, ServerState
 from llmctl.system import devices, files, process
-from llmctl.workflows import gate
+from llmctl.workflows import gate, pause
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -80,8 +80,15 @@ class Up:
         with files.exclusive(self.services.server.paths.state / "up.lock", waiting):
             if waited:
                 self.progress(Step("wait", "wait", "done", "the other llmctl has ended"))
-            running, started = self.serve()
-            return self.fill(running, started)
+            runtime = self.services.server.paths.runtime
+            pause.refuse_load(runtime)
+            pause.bury_dead(runtime, self.progress)
+            return self.settle()
+
+    def settle(self) -> UpResult:
+        """Make it true; the caller has the lock."""
+        running, started = self.serve()
+        return self.fill(running, started)
 
     def serve(self) -> tuple[Running, bool]:
         """The server that the profile asks for, and whether it was started now."""

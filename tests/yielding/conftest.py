@@ -1,0 +1,25 @@
+"""yield is seen on a real engine with the real starter model, as its user runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lifecycle.conftest import Llmctl, llmctl, prepared, ready
+
+__all__ = ["llmctl", "prepared", "ready"]
+
+
+@pytest.fixture
+def up(llmctl: Llmctl, ready: str) -> Iterator[str]:
+    """A profile that is up: its model is resident and proved."""
+    done = llmctl("up", ready)
+    assert done.code == 0, done.err
+    yield ready
+
+
+@pytest.fixture
+def runtime(home: Path) -> Path:
+    return home / ".local/state/llmctl/run"
