@@ -213,7 +213,7 @@ def listing(bench: Bench) -> Iterator[Row]:
 
 
 def importing(bench: Bench) -> Iterator[Row]:
-    """Into an empty store, against `cp` and then `sha256sum` of the same bytes. Ours waits for the disk, cp does not."""
+    """Into an empty store, against `cp` and then `sha256sum`. Ours waits until the disk has it, cp does not."""
     megabytes = 1000
     source = bench.store("export")
     source.add("m:t", bench.gguf("new", megabytes * MB, 3))
