@@ -128,13 +128,13 @@ class Box:
         code = main(list(words), Env(self.settings, io.StringIO(), stdout, stderr))
         return Ran(code, stdout.getvalue(), stderr.getvalue())
 
-    def start(self, *words: str, unprivileged: bool = False) -> subprocess.Popen[str]:
+    def start(self, *words: str, unprivileged: bool = False, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """The same as a process of its own, which can be killed. `unprivileged`: modes and owners count for it, even
         where root runs the tests."""
         return subprocess.Popen(
             [*machine.ENDS_WITH_TESTS, *(UNPRIVILEGED if unprivileged else []), sys.executable, "-m", "llmctl", *words],
             env=self.settings,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

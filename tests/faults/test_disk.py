@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import StartOllama
 from tests.faults import fault
-from tests.faults.conftest import MIB, Box
+from tests.faults.conftest import MIB, Box, finished
 from tests.registry_server import Registry
 
 pytestmark = [pytest.mark.real("ollama"), pytest.mark.real("tmpfs")]
@@ -33,7 +34,7 @@ def fill(disk: Path, *, leave_bytes: int = 0) -> Path:
 @pytest.fixture
 def cramped(ollama_server: StartOllama, registry: Registry, small_disk: SmallDisk, tmp_path: Path) -> Box:
     """A box whose store lies on a disk of 100 MiB: room for a pull of 16 MiB and what is kept free beside it."""
-    return Box(ollama_server(models=small_disk(100 * MIB) / "models"), registry, tmp_path / "config")
+    return Box(ollama_server(models=small_disk(100 * MIB) / "models"), registry, tmp_path / "cramped")
 
 
 @fault(
@@ -160,25 +161,79 @@ def test_no_room_for_notes(box: Box, small_disk: SmallDisk) -> None:
 
 
 @fault(
-    what="The store is read-only",
+    what="The store is read-only and a pull is asked for",
     how="its file system mounted read-only after the first model was pulled",
-    happens="`verify` works; `pull`, `repair` and `prune` exit 1 and name the store",
-    left="the store as it was",
+    happens="`verify` works; `pull` exits 1 and names the reason",
+    left="the store and the lock as they were",
 )
 def test_read_only_store(cramped: Box) -> None:
     first = cramped.pulled("first")
     second = cramped.publish("second")
-    flip(cramped.blob(first.weights))
     disk = cramped.store.parent
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True, capture_output=True)
-    assert cramped.reported() == {first.weights}
-    for words in (["pull", second.name], ["repair", "--yes"]):
-        done = cramped(*words)
-        assert done.code == 1, f"{words}: {done.err}"
-        assert "read-only" in done.err, words
-        assert "hint: " in done.err, words
+    remount(disk, "ro")
+    assert cramped.reported() == set()
+    done = cramped("pull", second.name)
+    assert done.code == 1, done.err
+    assert "read-only" in done.err
+    assert "hint: " in done.err
     assert [pin.name for pin in cramped.lock.models] == [first.name]
-    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True, capture_output=True)
-    cramped.sound(bad={first.weights})
+    remount(disk, "rw")
+    cramped.sound()
+
+
+@fault(
+    what="The store is read-only and a repair is needed",
+    how="a blob damaged, then its file system mounted read-only",
+    happens="`verify` exits 5; `repair` exits 1 before anything is downloaded and names the reason",
+    left="the bad blob where it was",
+)
+def test_repair_of_a_read_only_store(cramped: Box) -> None:
+    model = cramped.pulled()
+    flip(cramped.blob(model.weights))
+    disk = cramped.store.parent
+    remount(disk, "ro")
+    cramped.registry.sent.clear()
+    assert cramped.reported() == {model.weights}
+    done = cramped("repair", "--yes")
+    assert done.code == 1, done.err
+    assert str(cramped.store) in done.err
+    assert "read-only" in done.err
+    assert not cramped.registry.sent
+    remount(disk, "rw")
+    cramped.sound(bad={model.weights})
     assert cramped("repair", "--yes").code == 0
+    cramped.sound()
+
+
+def remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True, capture_output=True)
+
+
+@fault(
+    what="The disk fills up during an import",
+    how="another file takes the rest of it when the first bytes of the weights are copied",
+    happens="exit 1, `disk_full`; with room again, the next import ends well",
+    left="nothing that a server sees",
+)
+def test_full_during_import(box: Box, cramped: Box) -> None:
+    model = box.pulled(size_bytes=24 * MIB)
+    archive = box.folder / "model.tar"
+    assert box("export", model.name, "-o", str(archive)).code == 0
+    disk = cramped.store.parent
+    process = cramped.start("import", "-", "--yes", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    content = archive.read_bytes()
+    process.stdin.buffer.write(content[: 12 * MIB])
+    process.stdin.buffer.flush()
+    filler = fill(disk, leave_bytes=MIB)
+    with suppress(BrokenPipeError):
+        process.stdin.buffer.write(content[12 * MIB :])
+    done = finished(process)
+    assert done.code == 1, done
+    assert "no space left" in done.err
+    assert cramped.tags() == {}
+    cramped.sound()
+    filler.unlink()
+    assert cramped("import", str(archive), "--yes").code == 0
+    assert cramped.lock.models == box.lock.models
     cramped.sound()

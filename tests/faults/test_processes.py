@@ -66,7 +66,7 @@ def test_killed_pull(box: Box) -> None:
 
 @fault(
     what="`kill -9` of llmctl at any moment of a pull",
-    how="after a random number of requests, six times: before the question, between pull and copy, between copy and lock",
+    how="after a random number of requests, six times: before the question, between pull, copy and lock",
     happens="the next pull is exit 0, whatever was done already",
     left="at most the plain name and the alias, never half a lock",
 )
