@@ -36,6 +36,7 @@ COMMANDS = {
     "rm": "llmctl.commands.models:rm",
     "prune": "llmctl.commands.prune:prune",
     "yield": "llmctl.commands.yielding:yield_",
+    "guard": "llmctl.commands.guard:guard",
     "logs": "llmctl.commands.logs:logs",
     "install-service": "llmctl.commands.service:install_service",
     "uninstall-service": "llmctl.commands.service:uninstall_service",

@@ -9,7 +9,7 @@ SLEEP_SECONDS = 1.0
 
 
 def slept_seconds() -> float:
-    """How long this machine has been suspended since it booted: CLOCK_BOOTTIME counts that, CLOCK_MONOTONIC does not."""
+    """How long this machine has been suspended since it booted: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC does not."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 

@@ -6,6 +6,10 @@ from dataclasses import replace
 
 from llmctl.core.guard.facts import Eviction, Look, Memory, Want, entry_of, ours
 
+# What an idle runner does not reach between two looks: the questions of the guard themselves cost a little.
+IDLE_CPU_SECONDS = 0.02
+IDLE_READ_BYTES = 1 << 20
+
 
 def watch(memory: Memory, want: Want, look: Look) -> Memory:
     """The memory after a look."""
@@ -69,10 +73,16 @@ def _watch_runner(memory: Memory, look: Look) -> Memory:
             probe_seconds=None,
             stopping_since=None,
         )
-    advancing = memory.mark is not None and mark != memory.mark
+    advancing = memory.mark is not None and moved(memory.mark, mark)
     return replace(
         memory,
         mark=mark,
         advancing=advancing or bool(runner.processing and runner.state != "T"),
         advanced_at=look.at_seconds if advancing or memory.advanced_at is None else memory.advanced_at,
     )
+
+
+def moved(before: tuple[float, int | None, int | None], now: tuple[float, int | None, int | None]) -> bool:
+    """Whether CPU time, what was read, or memory of the GPU tell of work between two looks."""
+    cpu, read, gpu = (0.0 if a is None or b is None else abs(b - a) for a, b in zip(before, now, strict=True))
+    return cpu > IDLE_CPU_SECONDS or read > IDLE_READ_BYTES or gpu > 0

@@ -1,0 +1,395 @@
+"""guard: look, judge, mend, tell; again and again, until it is told to end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.core.address import Address
+from llmctl.core.guard.decide import Budget, Decision, decide, judged, loaded, probed
+from llmctl.core.guard.facts import Finding, Limits, Look, Memory, Want
+from llmctl.core.guard.judge import judge
+from llmctl.core.guard.watch import watch
+from llmctl.core.placement import Witnesses
+from llmctl.errors import ConsentNeeded, LlmctlError, Refused
+from llmctl.library.obtain import Pinned
+from llmctl.residency import Resident
+from llmctl.system.guard_note import ModelNote
+from llmctl.workflows.looking import Lookout, Watched, written
+from llmctl.workflows.mending import Errands, Mender, Outcome
+from llmctl.workflows.telling import Event, Teller
+from llmctl.workflows.up import active
+
+if TYPE_CHECKING:
+    from llmctl.client import Client
+    from llmctl.core.pin import Lock, Pin
+    from llmctl.core.profile import ModelSpec, Profile
+    from llmctl.server import ActiveModel, Server
+    from llmctl.workflows.up import Up
+
+# The worst first: what STATUS= and the note say of several models.
+WORST = (
+    "degraded",
+    "driver_mismatch",
+    "gpu_lost",
+    "not_running",
+    "stuck",
+    "wrong_digest",
+    "on_cpu",
+    "partial",
+    "evicted",
+    "server_replaced",
+    "wrong_context",
+    "loading",
+    "leased",
+    "held",
+    "probe_slow",
+    "busy",
+    "resident",
+)
+# Answering or not makes no event: a busy model is where it should be.
+QUIET = {"busy": "resident"}
+ASK_SLOTS = frozenset({"wrong_context", "on_cpu", "partial", "probe_slow"})
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one look came to for one model."""
+
+    model: str
+    reason: str
+    words: str
+    expected: str
+    observed: str
+    degraded: bool
+    remedy: str
+    action: str | None
+    good: bool
+
+
+@dataclass(frozen=True)
+class GuardResult:
+    """One look at everything, as `guard --once` shows it."""
+
+    profile: str
+    server: str
+    models: tuple[Found, ...]
+
+    @property
+    def good(self) -> bool:
+        return bool(self.models) and all(model.good for model in self.models)
+
+
+def no_consent(question: str) -> None:
+    raise ConsentNeeded(f"the guard downloads nothing: {question}", "llmctl up")
+
+
+def targets(profile: Profile, lock: Lock, *, own: bool) -> tuple[list[Watched], list[str]]:
+    """The resident models that are pinned, and the names of those that are not. `own`: the server has the profile's
+    context in its environment; another one's alias carries it."""
+    watched, missing = [], []
+    for spec in profile.resident:
+        pin = lock.pin(spec.name)
+        if pin is None:
+            missing.append(spec.name)
+        else:
+            watched.append(Watched(want(profile, spec, pin, own)))
+    return watched, missing
+
+
+def want(profile: Profile, spec: ModelSpec, pin: Pin, own: bool) -> Want:
+    context = spec.context or profile.server.context
+    plain = own and context == profile.server.context
+    return Want(
+        name=spec.name,
+        alias=pin.alias if plain else f"{pin.alias}-c{context}",
+        digests=frozenset({pin.manifest_digest.removeprefix("sha256:")}),
+        weights_digest=pin.weights_digest,
+        context=context,
+        require=profile.gpu.require,
+    )
+
+
+def address_of(server: Server, profile: Profile) -> Address:
+    """Where the server is or was: a private one keeps the port that the last `up` found for it."""
+    state = server.state()
+    if profile.private and server.owned() is None and state is not None and state.profile == profile.reference:
+        host, _, port = state.base_url.removeprefix("http://").rpartition(":")
+        return Address(host, int(port), "last up")
+    return server.address(profile)
+
+
+@dataclass
+class Guard:
+    """One guard of one profile. `clock` is monotonic."""
+
+    up: Up
+    teller: Teller
+    limits: Limits = field(default_factory=Limits)
+    uvm: bool = False
+    clock: Callable[[], float] = time.monotonic
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._clients: dict[str, Client] = {}
+        server = self.up.services.server
+        address = address_of(server, self.up.profile)
+        self.lookout = Lookout(server, self._impatient, address, [], self.clock)
+        self.mender = Mender(self.lookout, self.up, self.uvm)
+        self.errands = Errands(self.clock)
+        self.memories: dict[str, Memory] = {}
+        self.decisions: dict[str, Decision] = {}
+        self.budget = Budget()
+        self._told: dict[str, tuple[str, bool]] = {}
+        self._missing: list[str] = []
+        self._own: bool | None = None
+        self._stamp: object = None
+        self._recorded: dict[str, ActiveModel] = {}
+
+    def _impatient(self, url: str) -> Client:
+        """A client for looks, which do not wait as long as a person would."""
+        from llmctl.client import Client
+        from llmctl.workflows.looking import ANSWER_SECONDS
+
+        if url not in self._clients:
+            self._clients[url] = Client(url, answer_seconds=ANSWER_SECONDS)
+        return self._clients[url]
+
+    def run(self) -> None:
+        """Until `stop` is set. Never raises for what a look or a step meets."""
+        try:
+            while not self.stop.is_set():
+                self.tick()
+                self._wait(self.limits.interval_seconds)
+        finally:
+            self.teller.stopping()
+
+    def _wait(self, seconds: float) -> None:
+        """Until the next look, or until the step under way has ended; the watchdog hears of it meanwhile."""
+        deadline = self.clock() + seconds
+        while not self.stop.is_set() and not self.errands.finished.is_set():
+            self.teller.beat(self.clock())
+            left = deadline - self.clock()
+            if left <= 0:
+                return
+            limit = self.teller.manager.watchdog_seconds
+            pause = left if limit is None else min(left, limit / 3)
+            if self.errands.current is None:
+                self.stop.wait(pause)
+            else:
+                self.errands.finished.wait(pause)
+
+    def tick(self) -> list[Found]:
+        """One look at everything, one step at most for each model, and word of it."""
+        self._take_outcome()
+        self._know_targets()
+        found = [self._missing_model(name) for name in self._missing]
+        looks = self.lookout.look(self.errands.current, slots=self._asks_slots())
+        own = self.lookout.owner != "foreign"
+        if own != self._own and self.lookout.running is not None:
+            # Another one's alias carries the context, so the next look is for another name.
+            self._stamp, self._own = None, own
+        for model, look in zip(self.lookout.models, looks, strict=True):
+            found.append(self._of_model(model, look))
+        self._publish(found)
+        self.teller.beat(self.clock())
+        return found
+
+    def once(self) -> list[Found]:
+        """One look without a step, a record or a note."""
+        self._know_targets()
+        looks = self.lookout.look(slots=True)
+        if self._own != (own := self.lookout.owner != "foreign"):
+            self._stamp, self._own = None, own
+            self._know_targets()
+            looks = self.lookout.look(slots=True)
+        found = [self._missing_model(name) for name in self._missing]
+        for model, look in zip(self.lookout.models, looks, strict=True):
+            memory = watch(Memory(was_resident=True), model.want, look)
+            found.append(as_found(model, judge(model.want, look, memory, self.limits), Decision(None)))
+        return found
+
+    # What must be there
+
+    def _know_targets(self) -> None:
+        """Read the profile and its lock again when one of them was written."""
+        profile, lock_path = self.up.profile, self.up.lock_path
+        stamp = (written(Path(profile.path)) if profile.path else None, written(lock_path))
+        if stamp == self._stamp:
+            return
+        try:
+            if self._stamp is not None and profile.path and not profile.shipped:
+                from llmctl.system.shipped import load_profile
+
+                self.up = self.mender.up = replace(self.up, profile=load_profile(profile.path))
+            lock = self.up.services.library(self.lookout.address.url).read_lock(lock_path)
+        except LlmctlError as error:
+            if self._stamp is None:
+                raise
+            self._say(Event(time.time(), "", "degraded", None, f"{error.message}; what was read before still holds"))
+            self._stamp = stamp
+            return
+        self._stamp = stamp
+        models, self._missing = targets(self.up.profile, lock, own=self._own is not False)
+        if not models and not self._missing:
+            raise Refused(f"{profile.reference} keeps no model resident", "llmctl guard --help")
+        self.lookout.models = models
+        self.memories = {model.want.name: self.memories.get(model.want.name, Memory()) for model in models}
+
+    def _missing_model(self, name: str) -> Found:
+        words = f"{name} is not pinned yet, so there is nothing to keep"
+        finding = Finding("degraded", words, "a pin in the lock", "none", remedy="llmctl up gets it and pins it")
+        self._tell(name, finding, Decision(None, degraded=True))
+        return as_found_of(name, finding, Decision(None, degraded=True))
+
+    # One model
+
+    def _asks_slots(self) -> bool:
+        now = self.clock()
+        due = any(
+            memory.probe_wanted or now - (memory.probed_at or 0) >= self.limits.probe_seconds
+            for memory in self.memories.values()
+        )
+        return due or any(memory.judged in ASK_SLOTS for memory in self.memories.values())
+
+    def _of_model(self, model: Watched, look: Look) -> Found:
+        name = model.want.name
+        memory = watch(self.memories[name], model.want, look)
+        finding = judge(model.want, look, memory, self.limits)
+        decision, self.budget = decide(name, finding, look, memory, self.budget, self.limits, self.mender.can(model))
+        self.memories[name] = judged(memory, look, finding)
+        self.decisions[name] = decision
+        self._tell(name, finding, decision)
+        if decision.action is not None:
+            self.errands.start(decision.action, name, self.mender.step(decision.action, model, finding.reason))
+        elif finding.good:
+            self._record(model, look, finding)
+        return as_found(model, finding, decision)
+
+    def _take_outcome(self) -> None:
+        outcome = self.errands.ended()
+        if outcome is None or outcome.model not in self.memories:
+            return
+        memory = self.memories[outcome.model]
+        if outcome.action == "load":
+            memory = loaded(memory, outcome.error)
+        if outcome.action == "probe":
+            memory = probed(memory, self.clock(), outcome.took_seconds, outcome.error)
+        self.memories[outcome.model] = memory
+        if outcome.error is not None:
+            self._failed(outcome)
+
+    def _failed(self, outcome: Outcome) -> None:
+        reason = self.memories[outcome.model].judged or "loading"
+        words = f"{outcome.action} of {outcome.model} failed: {outcome.error}"
+        self._say(Event(time.time(), outcome.model, reason, outcome.action, words))
+
+    # Word of it
+
+    def _tell(self, name: str, finding: Finding, decision: Decision) -> None:
+        """An event when something else is the case than before, or when something is done."""
+        state = (QUIET.get(finding.reason, finding.reason), decision.degraded)
+        if decision.action == "probe" or (state == self._told.get(name) and decision.action is None):
+            return
+        self._told[name] = state
+        self._say(
+            Event(
+                time.time(),
+                name,
+                finding.reason,
+                decision.action,
+                finding.words,
+                finding.expected,
+                finding.observed,
+                finding.remedy,
+                decision.degraded,
+            )
+        )
+
+    def _say(self, event: Event) -> None:
+        self.teller.event(event)
+
+    def ready(self, found: list[Found]) -> bool:
+        """Whether every model is resident, proved, and has answered."""
+        answered = all(
+            (memory.probed_at is not None and memory.probe_error is None) or memory.judged == "busy"
+            for memory in self.memories.values()
+        )
+        return bool(found) and all(one.good for one in found) and answered
+
+    def _publish(self, found: list[Found]) -> None:
+        notes = tuple(
+            ModelNote(one.model, QUIET.get(one.reason, one.reason), one.words, one.degraded, one.remedy)
+            for one in found
+        )
+        worst = min(notes, key=lambda note: (not note.degraded, WORST.index(note.reason)))
+        ready = self.ready(found)
+        text = "; ".join(status_words(one) for one in found)
+        self.teller.status(text, ready)
+        self.teller.publish(worst, notes, ready, {one.model: one.good for one in found})
+
+    # What `status` and `ask` know of it
+
+    def _record(self, model: Watched, look: Look, finding: Finding) -> None:
+        """Keep the state of the last `up` true: another runner, another server, or the first load after a boot."""
+        running, proof = self.lookout.running, finding.proof
+        if running is None or proof is None or model.raw is None:
+            return
+        before = self._recorded.get(model.want.name)
+        pid = look.runner.pid if look.runner else None
+        if before is not None and (before.runner_pid, before.place) == (pid, proof.place):
+            return
+        server = self.up.services.server
+        lock = self.up.services.library(running.base_url).read_lock(self.up.lock_path)
+        pin = lock.pin(model.want.name)
+        if pin is None:
+            return
+        pinned = Pinned(pin, model.want.alias, changed=False, note="", served_digest=model.raw.digest)
+        resident = Resident(proof, look.witnesses or Witnesses(None), model.raw, pid)
+        now = active(pinned, model.want.context, resident)
+        old = server.state()
+        known = {each.name: each for each in old.models} if old else {}
+        same = known.get(now.name)
+        if same is not None and same.alias == now.alias and same.context == now.context:
+            now = replace(now, predicted=same.predicted, size_bytes=model.raw.size_bytes or None)
+        self._recorded[now.name] = now
+        kept = {**known, **self._recorded}
+        models = tuple(kept[spec.name] for spec in self.up.profile.resident if spec.name in kept)
+        state = self.up.state(running, models)
+        if state != old:
+            try:
+                server.record(state)
+            except LlmctlError as error:
+                self._say(
+                    Event(time.time(), now.name, "degraded", None, f"{error.message}; the guard goes on without it")
+                )
+
+
+def as_found(model: Watched, finding: Finding, decision: Decision) -> Found:
+    return as_found_of(model.want.name, finding, decision)
+
+
+def as_found_of(name: str, finding: Finding, decision: Decision) -> Found:
+    return Found(
+        name,
+        finding.reason,
+        finding.words,
+        finding.expected,
+        finding.observed,
+        decision.degraded,
+        finding.remedy,
+        decision.action,
+        finding.good,
+    )
+
+
+def status_words(found: Found) -> str:
+    """What STATUS= says: plain, and what a person must do where the guard has given up."""
+    if found.degraded:
+        helps = f"; {found.remedy}" if found.remedy else ""
+        return f"degraded: {found.words}{helps}"
+    return found.words

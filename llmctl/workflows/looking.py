@@ -1,0 +1,442 @@
+"""One cheap look at the server, the runners and the GPUs: no token is generated, and nothing is changed.
+
+What rarely changes is remembered and asked again only when something says that it did: process numbers by the time at
+which their process started, the alias by the time of its manifest, a runner's buffer lines by the runner.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.client.runner import health as health_of
+from llmctl.client.runner import processing as is_processing
+from llmctl.core.guard.facts import Errand, Health, Loaded, Look, Owner, Pause, Runner, ServerAnswer, Want, ours
+from llmctl.core.model import ModelRef
+from llmctl.core.placement import Buffer, Witnesses, parse_buffers
+from llmctl.errors import LlmctlError, PortInUse, ServerNotRunning, ServerUnreachable
+from llmctl.library import weights
+from llmctl.system import clocks, gpu_health, pauses, process, systemd, vitals
+from llmctl.system.store import Store
+
+if TYPE_CHECKING:
+    from llmctl.client import Client, LoadedModel
+    from llmctl.core.address import Address
+    from llmctl.server import Running, Server
+    from llmctl.system.gpu_health import GpuHealth
+    from llmctl.system.vitals import Vitals
+
+ANSWER_SECONDS = 10.0
+# Every so many looks what is remembered is asked again.
+AFRESH_LOOKS = 12
+# NVML takes milliseconds or a large part of a second: it is asked as often as leaves it this share of a core.
+GPU_SHARE = 0.0005
+# A load writes some 40 KB; the whole tail is read only where the lines are not among the last.
+LOG_BYTES = 256 << 10
+JOURNAL_LINES = 4000
+BUFFER_TRIES = 3
+STOPPED = frozenset({"T", "t"})
+# The year of a keep-alive that never ends (ollama prints "Forever" beyond 20 years).
+FOREVER_YEARS = 20
+
+
+@dataclass
+class Watched:
+    """One model that the guard keeps, and what was found of it so far."""
+
+    want: Want
+    runner: Vitals | None = None
+    raw: LoadedModel | None = None
+    alias: str | None = None
+    manifest: tuple[Path, tuple[int, int] | None] | None = None
+    gained_bytes: int | None = None
+    buffers: tuple[str, int, tuple[Buffer, ...] | None] = ("", 0, None)
+
+
+@dataclass(frozen=True)
+class ServerSeen:
+    """The server at this look."""
+
+    answer: ServerAnswer
+    words: str = ""
+    process: Vitals | None = None
+    loaded: tuple[LoadedModel, ...] = ()
+
+
+@dataclass
+class Lookout:
+    """Looks at one server. `url` may change when llmctl starts the server anew on another port."""
+
+    server: Server
+    client: Callable[[str], Client]
+    address: Address
+    models: list[Watched]
+    clock: Callable[[], float] = time.monotonic
+    running: Running | None = None
+    owner: Owner = "foreign"
+    _identity: str | None = None
+    _looks: int = 0
+    _slept: float = field(default_factory=clocks.slept_seconds)
+    _gpu: GpuHealth | None = None
+    _gpu_due: float = 0.0
+    _weights: dict[str, str | None] = field(default_factory=dict)
+    _others: tuple[object, ...] | None = None
+    _deadlines: dict[str, float | None] = field(default_factory=dict)
+
+    def look(self, errand: Errand | None = None, *, slots: bool = False) -> list[Look]:
+        """One look for each model. `slots`: ask the runners whether a request is in work; they log that."""
+        slept = clocks.slept_seconds()
+        resumed, self._slept = clocks.resumed(self._slept, slept), slept
+        self._looks += 1
+        common = Look(self.clock(), self.owner, "absent", resumed=resumed, errand=errand)
+        if (pause := self.pause()) is not None:
+            return [replace(common, pause=pause) for _ in self.models]
+        seen = self._look_at_server()
+        found = replace(
+            common,
+            owner=self.owner,
+            server=seen.answer,
+            server_words=seen.words,
+            server_identity=self._identity,
+            server_state=seen.process.state if seen.process else None,
+            server_cpu_seconds=seen.process.cpu_seconds if seen.process else None,
+            server_age_seconds=seen.process.age_seconds if seen.process else None,
+        )
+        if seen.answer != "answers":
+            return [found for _ in self.models]
+        loaded = tuple(self._loaded(model) for model in seen.loaded)
+        found = replace(found, loaded=loaded, others_busy=self._others_busy(seen), sees_processes=self.pid is not None)
+        self._know_aliases()
+        for model in self.models:
+            model.runner = self._runner(model)
+        self._look_at_gpus(resumed)
+        return [self._of_model(found, model, seen, slots) for model in self.models]
+
+    @property
+    def pid(self) -> int | None:
+        return self.running.pid if self.running else None
+
+    def pause(self) -> Pause | None:
+        """Why hands are kept off. A lease whose holder died is ended here."""
+        runtime, state = self.server.paths.runtime, self.server.paths.state
+        lease = pauses.leased(runtime)
+        if lease is not None and lease.alive:
+            return Pause("leased", f"{lease.command} (pid {lease.pid}) has the GPU")
+        if lease is not None:
+            pauses.bury(runtime)
+        hold = pauses.held(runtime)
+        if hold is not None:
+            until = "" if hold.until_seconds is None else f", until {clock_time(hold.until_seconds)}"
+            return Pause("held", f"held by {hold.by}{until}")
+        return Pause("held", "another llmctl is at work here") if at_work(state / "up.lock") else None
+
+    # The server
+
+    def _look_at_server(self) -> ServerSeen:
+        found = self._known_process()
+        if found is None and (self._identity is not None or self.running is None or self._afresh):
+            try:
+                self._identify()
+            except PortInUse as error:
+                return ServerSeen("stranger", error.message)
+            except ServerUnreachable as error:
+                return ServerSeen("silent", error.message, self._known_process())
+            found = self._known_process()
+        if self.running is None:
+            return ServerSeen("absent", f"no server at {self.address.url}")
+        if found is not None and found.state in STOPPED:
+            return ServerSeen("silent", f"pid {found.pid} is stopped by a signal", found)
+        try:
+            loaded = self.client(self.running.base_url).ps()
+        except ServerUnreachable as error:
+            return ServerSeen("silent", error.message, found)
+        except ServerNotRunning as error:
+            self._forget()
+            return ServerSeen("absent", error.message)
+        except LlmctlError as error:
+            return ServerSeen("stranger", error.message)
+        return ServerSeen("answers", "", found, tuple(loaded))
+
+    @property
+    def _afresh(self) -> bool:
+        return self._looks % AFRESH_LOOKS == 0
+
+    def _known_process(self) -> Vitals | None:
+        """The server's process, if it is the one that was found before."""
+        found = vitals.read(self.pid) if self.pid else None
+        return found if found is not None and found.identity == self._identity else None
+
+    def _identify(self) -> None:
+        """Find the server anew. Raises what Server.find raises."""
+        self._forget()
+        owned = self.server.owned()
+        if owned is not None and (found := vitals.read(owned.pid)) is not None and found.state in STOPPED:
+            # It would be waited for in vain.
+            self.running = self._unanswered(owned)
+        else:
+            self.running = self.server.find(self.address)
+        self.owner = self._owner()
+        found = vitals.read(self.pid) if self.pid else None
+        self._identity = found.identity if found else None
+        for model in self.models:
+            model.manifest = None
+
+    def _unanswered(self, owned: process.Process) -> Running:
+        from llmctl.server import Running
+
+        return Running(self.address.url, "llmctl", "", owned.pid, store=owned.environ.get("OLLAMA_MODELS"))
+
+    def _forget(self) -> None:
+        self.running, self._identity = None, None
+
+    def _owner(self) -> Owner:
+        """Whose server it is; where none runs, whose it would be."""
+        if self.running is None:
+            return "systemd" if self._service is not None else "llmctl"
+        if self.pid and systemd.around(self.pid):
+            return "systemd"
+        return self.running.owner
+
+    @property
+    def _service(self) -> systemd.Installed | None:
+        return systemd.installed(self.server.paths, self.server.environ)
+
+    # What is loaded
+
+    def _loaded(self, model: LoadedModel) -> Loaded:
+        known = any(model.digest in watched.want.digests for watched in self.models)
+        return Loaded(
+            model.name,
+            model.digest,
+            model.context_length,
+            model.size_bytes,
+            model.size_vram_bytes,
+            self._stays(model.expires_at),
+            None if known else self._weights_of(model),
+        )
+
+    def _stays(self, expires_at: str | None) -> float | None:
+        """Seconds until a keep-alive ends. The wall clock is read once for each, so that its jumps change nothing."""
+        key = expires_at or ""
+        if key not in self._deadlines:
+            if len(self._deadlines) > 64:
+                self._deadlines.clear()
+            left = stays_seconds(key)
+            self._deadlines[key] = None if left is None else self.clock() + left
+        deadline = self._deadlines[key]
+        return None if deadline is None else deadline - self.clock()
+
+    def _weights_of(self, model: LoadedModel) -> str | None:
+        """The weights that another name stands for; two names of the same weights share one runner."""
+        if model.digest not in self._weights:
+            if len(self._weights) > 64:
+                self._weights.clear()
+            try:
+                self._weights[model.digest] = weights.digest_of(self._here, model.name, self._store)
+            except LlmctlError:
+                return None
+        return self._weights[model.digest]
+
+    @property
+    def _here(self) -> Client:
+        return self.client(self.running.base_url if self.running else self.address.url)
+
+    @property
+    def _store(self) -> Path | None:
+        return Path(self.running.store) if self.running and self.running.store else None
+
+    def _others_busy(self, seen: ServerSeen) -> bool | None:
+        """Whether another runner of this server did something since the last look; by its keep-alive where its
+        process cannot be seen, which ends later after each answer."""
+        digests = {digest for model in self.models for digest in model.want.digests}
+        others = [model for model in seen.loaded if model.digest not in digests]
+        before, self._others = self._others, None
+        if not others:
+            return False
+        runners = tuple((found.pid, found.cpu_seconds) for found in self._other_runners())
+        self._others = runners or tuple(model.expires_at for model in others)
+        return None if before is None else before != self._others
+
+    def _other_runners(self) -> Iterator[Vitals]:
+        mine = {model.runner.pid for model in self.models if model.runner}
+        for found in process.having("cmdline", "llama-server"):
+            if found.program == "llama-server" and found.parent_pid == self.pid and found.pid not in mine:
+                read = vitals.read(found.pid)
+                if read is not None:
+                    yield read
+
+    # The alias
+
+    def _know_aliases(self) -> None:
+        """What each alias stands for. Asked of the server when its manifest changed, and now and then."""
+        stale = [model for model in self.models if self._afresh or model.alias != "there" or self._rewritten(model)]
+        if not stale:
+            return
+        tags = {tag.name.lower(): tag.digest for tag in self._here.tags()}
+        for model in stale:
+            model.manifest = self._manifest(model)
+            digest = tags.get(model.want.alias.lower())
+            if digest is None:
+                model.alias = "gone"
+            elif digest in model.want.digests or self._stands_for(model.want, digest):
+                model.alias = "there"
+                model.want = replace(model.want, digests=model.want.digests | {digest})
+            else:
+                model.alias = "other"
+
+    def _stands_for(self, want: Want, digest: str) -> bool:
+        if digest not in self._weights:
+            self._weights[digest] = weights.digest_of(self._here, want.alias, self._store)
+        return self._weights[digest] == want.weights_digest
+
+    def _manifest(self, model: Watched) -> tuple[Path, tuple[int, int] | None] | None:
+        if self._store is None:
+            return None
+        try:
+            path = Store(self._store).manifest_path(ModelRef.parse(model.want.alias))
+        except LlmctlError:
+            return None
+        return path, written(path)
+
+    def _rewritten(self, model: Watched) -> bool:
+        return model.manifest is not None and written(model.manifest[0]) != model.manifest[1]
+
+    # The runners
+
+    def _runner(self, model: Watched) -> Vitals | None:
+        before = model.runner
+        if before is not None and (now := vitals.read(before.pid)) is not None and now.identity == before.identity:
+            return now
+        found = process.runner_of(model.want.weights_digest, self.pid)
+        return vitals.read(found.pid) if found else None
+
+    def _of_model(self, look: Look, model: Watched, seen: ServerSeen, slots: bool) -> Look:
+        mine = [raw for raw, line in zip(seen.loaded, look.loaded, strict=True) if ours(model.want, line)]
+        model.raw = min(mine, key=lambda raw: raw.context_length != model.want.context, default=None)
+        health = self._gpu
+        held = health.held_bytes.get(model.runner.pid) if health and model.runner else None
+        seen_runner = None if model.runner is None else self._asked(model.runner, held, slots)
+        witnesses = Witnesses(
+            claim=None,
+            buffers=self._buffers(model) if model.raw and model.runner else None,
+            gpu_process_bytes=held,
+            gpu_difference_bytes=model.gained_bytes if model.runner else None,
+            runner_ended=look.sees_processes and model.runner is None,
+        )
+        return replace(
+            look,
+            runner=seen_runner,
+            alias=model.alias if model.alias in {"there", "gone", "other"} else None,  # type: ignore[arg-type]
+            gpu=health.state if health else "unknown",
+            gpu_words=health.words if health else "",
+            witnesses=witnesses,
+        )
+
+    def _asked(self, found: Vitals, held: int | None, slots: bool) -> Runner:
+        """The runner with what it says of itself, on its own port."""
+        port = port_of(found.pid)
+        health: Health = "unasked"
+        processing = None
+        if found.state in STOPPED:
+            health = "silent"
+        elif port is not None:
+            health = health_of(port)
+            processing = is_processing(port) if slots and health == "ok" else None
+        return Runner(
+            found.pid, found.identity, found.state, found.cpu_seconds, found.read_bytes, health, processing, held
+        )
+
+    def _buffers(self, model: Watched) -> tuple[Buffer, ...] | None:
+        """The lines of the runner that there is: what `up` recorded of it, else of the engine's log."""
+        assert model.runner is not None
+        identity, tries, lines = model.buffers
+        if identity != model.runner.identity:
+            identity, tries, lines = model.runner.identity, 0, self._recorded(model)
+        if lines is None and tries < BUFFER_TRIES:
+            lines, tries = self._read_buffers(model), tries + 1
+        model.buffers = (identity, tries, lines)
+        return lines
+
+    def _recorded(self, model: Watched) -> tuple[Buffer, ...] | None:
+        state = self.server.state()
+        known = state.model(model.want.alias) if state else None
+        same = known is not None and model.runner is not None and known.runner_pid == model.runner.pid
+        return known.buffers if known is not None and same else None
+
+    def _read_buffers(self, model: Watched) -> tuple[Buffer, ...] | None:
+        digest = model.want.weights_digest
+        if self.owner == "llmctl":
+            return parse_buffers(self.server.log(LOG_BYTES), digest) or parse_buffers(self.server.log(), digest)
+        service = self._service
+        if self.owner == "systemd" and service is not None:
+            from llmctl.core import unit
+
+            lines = systemd.Manager(service.scope, self.server.environ).journal(unit.ENGINE, JOURNAL_LINES)
+            return parse_buffers("\n".join(lines), digest)
+        return None
+
+    def _look_at_gpus(self, at_once: bool) -> None:
+        now = self.clock()
+        runners = tuple(model.runner.pid for model in self.models if model.runner)
+        new = self._gpu is None or any(pid not in self._gpu.held_bytes for pid in runners)
+        if not (at_once or new or now >= self._gpu_due):
+            return
+        began = time.process_time()
+        self._gpu = gpu_health.look(runners)
+        self._gpu_due = now + (time.process_time() - began) / GPU_SHARE
+
+
+def at_work(lock: Path) -> bool:
+    """Whether another process has the lock of `up` and `down`."""
+    import fcntl
+    import os
+
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def written(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew; None when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def stays_seconds(expires_at: str) -> float | None:
+    """Seconds until a keep-alive ends, negative when it has; None for ever, or where nothing tells."""
+    try:
+        # Go writes nanoseconds, which Python 3.10 does not read.
+        ends = datetime.fromisoformat(f"{expires_at[:19]}+00:00")
+        offset = expires_at[19:].lstrip("0123456789.")
+        if offset not in {"", "Z"}:
+            ends = datetime.fromisoformat(f"{expires_at[:19]}{offset}")
+    except ValueError:
+        return None
+    left = (ends - datetime.now(timezone.utc)).total_seconds()
+    return None if left > FOREVER_YEARS * 365 * 86400 else left
+
+
+def port_of(pid: int) -> int | None:
+    """The port that a runner was told to listen on."""
+    found = process.read(pid)
+    port = found.argument("--port") if found else None
+    return int(port) if port and port.isdigit() else None
+
+
+def clock_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")
