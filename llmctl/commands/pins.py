@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from llmctl.errors import ExitCode, UsageError
 from llmctl.output import Output
 from llmctl.output.pins import repair_lines, verify_lines
 from llmctl.workflows import pins
+from llmctl.workflows import repair as mending
 
 if TYPE_CHECKING:
     from llmctl.env import Env
@@ -112,9 +114,9 @@ def repair(
     found = scope(env, "repair", model or [], profile, store)
     with out.progress() as progress:
         if dry_run:
-            result = pins.plan(found, age_seconds, progress)
+            result = mending.plan(found, age_seconds, progress)
         else:
-            result = pins.repair(found, env.environ, age_seconds, progress, out.consent(yes))
+            result = mending.repair(found, env.environ, age_seconds, progress, out.consent(yes))
     out.show(result, repair_lines)
     return ExitCode.OK if result.good else ExitCode.NO
 
@@ -130,7 +132,7 @@ def age(text: str) -> float:
 def scope(env: Env, verb: str, names: list[str], reference: str | None, given: Path | None) -> pins.Scope:
     """The pins, their store, and its server where one runs."""
     from llmctl.library import lock_file
-    from llmctl.workflows.store import place
+    from llmctl.workflows.store import others, place
 
     profile = env.profile(reference)
     lock_path = env.lock_path(profile)
@@ -141,4 +143,15 @@ def scope(env: Env, verb: str, names: list[str], reference: str | None, given: P
     where = place(env.server, profile, given)
     pins.require_rights(verb, where.store.path, profile, env.paths)
     client = env.client(where.running.base_url) if where.running else None
-    return pins.Scope(profile, lock_path, chosen, where, client, env.paths, tuple(names), reference, given)
+    return pins.Scope(
+        profile=profile,
+        lock_path=lock_path,
+        pins=chosen,
+        place=where,
+        client=client,
+        paths=env.paths,
+        others=partial(others, env.server, where.store.path),
+        names=tuple(names),
+        reference=reference,
+        given=given,
+    )

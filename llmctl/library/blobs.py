@@ -191,7 +191,9 @@ def check(
     _in_threads(run, [wanted for _, wanted in sorted(todo, key=lambda each: (-each[0], each[1].digest))])
     notes.save()
     seconds = time.monotonic() - started
-    said = f"{run.hashed} blobs hashed" + (f", {len(run.bad)} bad" if run.bad else "")
+    said = f"{run.hashed} {'blob' if run.hashed == 1 else 'blobs'} hashed" + (
+        f", {len(run.bad)} bad" if run.bad else ""
+    )
     rate = f", {run.hashed_bytes / seconds / 1e6:,.0f} MB/s" if seconds > 1 else ""
     progress(Step("verify", "verify", "failed" if run.bad else "done", said + rate))
     return Checked(

@@ -9,8 +9,9 @@ from llmctl.output.text import duration, pairs, size
 if TYPE_CHECKING:
     from llmctl.library.blobs import BadBlob
     from llmctl.library.repair import Mended, NotMended
-    from llmctl.library.verify import BadManifest
-    from llmctl.workflows.pins import RepairResult, VerifyResult
+    from llmctl.library.verify import BadManifest, CheckedModel
+    from llmctl.workflows.pins import VerifyResult
+    from llmctl.workflows.repair import RepairResult
 
 PROBLEMS = {
     "missing": "it is missing",
@@ -37,12 +38,15 @@ def verify_lines(result: VerifyResult, width: int) -> list[str]:
         lines += ["", *blob_lines(blob, width)]
     for manifest in result.bad_manifests:
         lines += ["", *manifest_lines(manifest, width)]
-    lines.append("")
-    for model in result.models:
-        state = "good" if model.good else "; ".join(model.reasons)
-        lines += pairs([(model.name, state + (", loaded" if model.good and model.loaded else ""))], width)
+    lines += ["", *pairs([(model.name, state_of(model)) for model in result.models], width)]
     lines += [f"note: {note}" for note in result.notes]
     return lines + ([f"mend it with: {result.remedy}"] if result.remedy else [])
+
+
+def state_of(model: CheckedModel) -> str:
+    if not model.good:
+        return "; ".join(model.reasons)
+    return "good, loaded" if model.loaded else "good"
 
 
 def skipped(result: VerifyResult) -> str:
@@ -90,9 +94,8 @@ def repair_lines(result: RepairResult, width: int) -> list[str]:
     lines.append("")
     if not result.mended and not result.failed:
         lines.append("nothing to repair" if result.good else "no file is bad")
-    for model in result.models:
-        if not model.good and not result.dry_run:
-            lines += pairs([(model.name, "; ".join(model.reasons))], width)
+    if not result.dry_run:
+        lines += pairs([(model.name, state_of(model)) for model in result.models if not model.good], width)
     lines += [f"note: {note}" for note in result.notes]
     if result.good or result.dry_run:
         return lines

@@ -23,10 +23,13 @@ from llmctl.library import lock_file, sources
 from llmctl.system import blob_download
 from llmctl.system import registry as asking
 from llmctl.system.store import Store
+from tests.conftest import StartOllama
 from tests.library.conftest import STARTER_DIGEST
 from tests.library.pinned import Pinned, tree
+from tests.library.test_real_registry import pushed
 from tests.library.test_verify import answer, as_another_user, damage, flip
 from tests.parts.ollama import OllamaServer
+from tests.parts.registry import RealRegistry
 from tests.registry_server import BlobFault, Registry, digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -571,3 +574,25 @@ def test_where_making_anew_fails_everything_is_back(
     assert done.code == ExitCode.UNREACHABLE, done.out
     assert config.read_bytes() == b"{}"
     assert pinned.store.manifest(ModelRef.parse(pin.alias)) == manifest
+
+
+@pytest.mark.real("ollama", "model", "registry")
+def test_a_real_registry_is_asked_for_the_rest_over_https(
+    pinned: Pinned, https_registry: RealRegistry, ollama_server: StartOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docker-registry behind nginx, with an authority of its own, and half of the blob there already."""
+    for key, value in https_registry.environ.items():
+        monkeypatch.setenv(key, value)
+    name = pushed(https_registry, ollama_server(https_registry.environ, with_starter=True))
+    server = ollama_server(https_registry.environ)
+    pinned.url, pinned.store = server.url, Store(server.models)
+    assert pinned("pull", name, "--yes", given=False).code == 0
+    path = pinned.path(STARTER_DIGEST)
+    content = path.read_bytes()
+    half = len(content) // 2
+    blob_download.partial_path(pinned.store.make_scratch(), STARTER_DIGEST).write_bytes(content[:half])
+    flip(path, 5)
+    done = pinned("repair", "--yes", "--json", given=False)
+    assert done.code == 0, done.err
+    assert done.json["fetched_bytes"] == len(content) - half
+    assert path.read_bytes() == content

@@ -304,6 +304,15 @@ def test_a_missing_store_has_none_of_it(pinned: Pinned) -> None:
     assert done.json["models"][0]["manifest"] == "missing"
 
 
+def test_models_that_are_gone_are_looked_for_in_other_stores(pinned: Pinned, home: Path) -> None:
+    other = Pinned(pinned.folder, pinned.url, Store(home / ".ollama" / "models"))
+    other.add("m:t", WEIGHTS)
+    done = pinned("verify", "--json")
+    assert done.code == ExitCode.NO
+    assert done.json["notes"] == [f"another model store of this machine is {other.store.path}, with 2 names"]
+    assert other("verify", "--json").json["notes"] == []
+
+
 def as_another_user(pinned: Pinned, *words: str, given: bool = True) -> subprocess.CompletedProcess[str]:
     """llmctl without root's rights: as nobody where the tests run as root."""
     store = ["--store", str(pinned.store.path)] if given else []
