@@ -55,9 +55,24 @@ class Env:
 
     @cached_property
     def paths(self) -> Paths:
-        from llmctl.system.paths import from_environment
+        from llmctl.system.paths import SYSTEM, from_environment
 
-        return from_environment(self.environ)
+        own = from_environment(self.environ)
+        return SYSTEM if own != SYSTEM and self.means_system(own) else own
+
+    def means_system(self, own: Paths) -> bool:
+        """Whether who chose no folders means the service of the whole machine: root does where it is installed, and
+        so does a user who has nothing of their own."""
+        from llmctl.server import Server
+        from llmctl.system import systemd
+
+        chosen = {f"LLMCTL_{name}" for name in ("SCOPE", "CONFIG_DIR", "DATA_DIR", "STATE_DIR")}
+        if chosen & self.environ.keys() or not systemd.system_installed():
+            return False
+        mine = Server(own, self.environ)
+        if mine.state() is not None:
+            return False
+        return os.geteuid() == 0 or (mine.service is None and not own.profile.exists())
 
     @cached_property
     def state(self) -> ServerState | None:

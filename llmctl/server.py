@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmctl.client import Client
-from llmctl.core import serving
-from llmctl.core.address import Address, choose_address
+from llmctl.core import serving, unit
+from llmctl.core.address import Address, choose_address, parse_host
 from llmctl.core.placement import Buffer, Require
 from llmctl.core.prediction import Predicted
 from llmctl.errors import EngineError, PortInUse, ServerNotRunning, ServerUnreachable
-from llmctl.system import files, process
+from llmctl.system import files, process, systemd
+from llmctl.system.paths import SYSTEM
 
 if TYPE_CHECKING:
     from llmctl.core.profile import Profile
     from llmctl.system.paths import Paths
 
-Owner = Literal["llmctl", "foreign"]
+Owner = Literal["llmctl", "systemd", "foreign"]
 
 # GPU discovery may take 30 s for each library folder before the API answers (facts read in discover/runner.go).
 START_SECONDS = 90.0
@@ -31,6 +34,7 @@ POLL_SECONDS = 0.02
 LOG_LIMIT_BYTES = 10 << 20
 LOGS_KEPT = 5
 LOG_TAIL_BYTES = 4 << 20
+JOURNAL_LINES = 5000
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,15 @@ class Server:
         self.environ = environ
         self.owner = str(paths.state)
 
+    @cached_property
+    def service(self) -> systemd.Installed | None:
+        """The units that own the server of these folders, where they are installed."""
+        return systemd.installed(self.paths, self.environ)
+
+    def is_of_service(self, profile: Profile) -> bool:
+        """Whether the units were made of this profile. Then they say where its server is."""
+        return self.service is not None and self.service.profile == profile.reference
+
     def state(self) -> ServerState | None:
         """What the last `up` made true, unless `down` ended it since."""
         found = self._recorded()
@@ -125,7 +138,9 @@ class Server:
 
     def record(self, state: ServerState) -> None:
         text = json.dumps(asdict(state), indent=1)
-        files.atomic_write(self.paths.state_file, text.encode(), mode=0o600)
+        # Whoever may ask the server of the whole machine may see its state.
+        mode = 0o644 if self.paths == SYSTEM else 0o600
+        files.atomic_write(self.paths.state_file, text.encode(), mode)
 
     def forget(self) -> None:
         """Record that nothing is up any more."""
@@ -137,13 +152,30 @@ class Server:
         """Living processes that llmctl started under this state folder: servers and their runners."""
         return process.marked(self.owner)
 
+    def loose(self) -> list[process.Process]:
+        """Those of `processes` that no unit of systemd owns."""
+        return [found for found in self.processes() if not systemd.around(found.pid)]
+
     def owned(self) -> process.Process | None:
-        """The `ollama serve` that llmctl started, also when llmctl was killed right after."""
-        return next((found for found in self.processes() if "serve" in found.argv[1:]), None)
+        """The `ollama serve` that llmctl started, also when llmctl was killed right after, or that its unit runs."""
+        mine = next((found for found in self.processes() if "serve" in found.argv[1:]), None)
+        return mine or self._main_process()
+
+    def _main_process(self) -> process.Process | None:
+        """The unit's server, where its environment is another user's to read: its files say the same."""
+        if self.service is None or not self.service.engine or os.geteuid() == 0:
+            return None
+        manager = systemd.Manager(self.service.scope, self.environ)
+        found = process.read(manager.show(unit.ENGINE).pid)
+        if found is None or "serve" not in found.argv[1:]:
+            return None
+        return replace(found, environ=self.service.environment)
 
     def address(self, profile: Profile) -> Address:
         """Where the profile's server is: one's own free port for a private profile."""
         given = (profile.server.host, profile.server.port) if profile.server.address_given else None
+        if self.service is not None and self.is_of_service(profile):
+            return parse_host(self.service.environment["OLLAMA_HOST"], "OLLAMA_HOST")
         if profile.private and given is None:
             return self._private_address(profile)
         return choose_address(self.environ, given)
@@ -156,6 +188,8 @@ class Server:
 
     def store(self, profile: Profile) -> Path:
         """The model folder for an owned server (product: whose server, whose store)."""
+        if self.service is not None and self.service.engine and self.is_of_service(profile):
+            return Path(self.service.environment["OLLAMA_MODELS"])
         if profile.private:
             return self.paths.data / profile.name / "models"
         return default_store(self.environ, self.paths.models)
@@ -178,7 +212,8 @@ class Server:
         if owned is not None and port_of(owned) == address.port:
             environ = owned.environ
             store = environ.get("OLLAMA_MODELS")
-            return Running(address.url, "llmctl", version, owned.pid, environ.get(serving.SETTINGS), store)
+            owner: Owner = "systemd" if systemd.around(owned.pid) else "llmctl"
+            return Running(address.url, owner, version, owned.pid, environ.get(serving.SETTINGS), store)
         listener = process.listener(address.port) if address.local else None
         pid = listener.pid if listener else None
         return Running(address.url, "foreign", version, pid, None, store_of(listener) if listener else None)
@@ -220,17 +255,19 @@ class Server:
         raise ServerUnreachable(f"the server did not answer within {START_SECONDS:.0f} s", "llmctl logs")
 
     def stop(self) -> list[int]:
-        """End the owned server and every runner of it, orphans too. The pids that were ended."""
+        """End the owned server and every runner of it, orphans too. The pids that were ended. Units are let be."""
         ended = []
         # The server first: it kills its own runners. What is left after it are orphans.
-        while found := self.processes():
+        while found := self.loose():
             server = next((one for one in found if "serve" in one.argv[1:]), found[0])
             process.stop(server.pid, STOP_SECONDS)
             ended.append(server.pid)
         return ended
 
     def log(self, limit_bytes: int = LOG_TAIL_BYTES) -> str:
-        """The end of the owned server's log."""
+        """The end of the owned server's log, which is the journal where a unit owns it."""
+        if self.service is not None and self.service.engine:
+            return "\n".join(systemd.Manager(self.service.scope, self.environ).journal(unit.ENGINE, JOURNAL_LINES))
         return tail(self.paths.server_log, limit_bytes)
 
 

@@ -39,8 +39,8 @@ LIMIT_STARTS = 15
 
 @dataclass(frozen=True)
 class Site:
-    """Where one installation lives. `llmctl` is the command; `profile` is what its verbs are given, None where the
-    fixed place says it; `folders` are LLMCTL_* variables; `engine` False where Ollama's own unit was adopted."""
+    """Where one installation lives. `llmctl` is the command, `profile` what names the profile, `folders` are LLMCTL_*
+    variables; `engine` is False where Ollama's own unit was adopted."""
 
     scope: Scope
     llmctl: tuple[str, ...]
@@ -49,7 +49,7 @@ class Site:
     home: str
     state: str
     credentials: str
-    profile: str | None = None
+    profile: str
     folders: tuple[tuple[str, str], ...] = ()
     engine: bool = True
 
@@ -67,12 +67,10 @@ def units(site: Site, profile: Profile) -> dict[str, str]:
 def engine_unit(site: Site, profile: Profile) -> str:
     environment = {**variables(site), **server_variables(site, profile)}
     start = (*site.llmctl, "engine")
-    named = ("--profile", site.profile) if site.profile else ()
     return unit(
         {
             "Unit": [
                 "Description=Ollama with the models that llmctl keeps resident",
-                "Documentation=man:systemd.service(5)",
                 *network(site),
                 f"PartOf={TARGET}",
                 f"StartLimitIntervalSec={LIMIT_SECONDS}",
@@ -84,8 +82,8 @@ def engine_unit(site: Site, profile: Profile) -> str:
                 "# A file for each secret, such as HTTPS_PROXY; `engine serve` hands them to Ollama.",
                 f"LoadCredential={CREDENTIAL}:{escaped(site.credentials)}",
                 *nvidia(site),
-                f"ExecStartPre={command((*start, 'wait', *named))}",
-                f"ExecStart={command((*start, 'serve', *named))}",
+                f"ExecStartPre={command((*start, 'wait'))}",
+                f"ExecStart={command((*start, 'serve'))}",
                 "# A GPU may take its time to appear; the target does not wait for it.",
                 "TimeoutStartSec=infinity",
                 "TimeoutStopSec=30",
@@ -101,7 +99,6 @@ def engine_unit(site: Site, profile: Profile) -> str:
 
 
 def guard_unit(site: Site) -> str:
-    named = ("--profile", site.profile) if site.profile else ()
     after = ENGINE if site.engine else FOREIGN
     environment = {**variables(site), "OLLAMA_HOST": site.address}
     return unit(
@@ -117,7 +114,7 @@ def guard_unit(site: Site) -> str:
                 "Type=notify",
                 "NotifyAccess=main",
                 *(environment_line(key, value) for key, value in environment.items()),
-                f"ExecStart={command((*site.llmctl, 'guard', *named))}",
+                f"ExecStart={command((*site.llmctl, 'guard'))}",
                 "# It is ready when the models are resident and proved, however long that takes.",
                 "TimeoutStartSec=infinity",
                 "TimeoutStopSec=15",
@@ -167,7 +164,7 @@ def adoption(missing: Sequence[serving.Lack]) -> str:
 
 def variables(site: Site) -> dict[str, str]:
     """What every verb in a unit is told."""
-    return {"LLMCTL_SCOPE": site.scope, **dict(site.folders)}
+    return {"LLMCTL_SCOPE": site.scope, "LLMCTL_PROFILE": site.profile, **dict(site.folders)}
 
 
 def server_variables(site: Site, profile: Profile) -> dict[str, str]:

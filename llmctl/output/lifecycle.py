@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmctl.workflows.up import UpResult
 
 PLACES = {"gpu": "on the GPU", "partial": "partly on the GPU", "cpu": "in host memory", "unknown": UNKNOWN}
-OWNERS = {"llmctl": "started by llmctl", "foreign": "not started by llmctl (attached)"}
+OWNERS = {"llmctl": "started by llmctl", "systemd": "systemd", "foreign": "not started by llmctl (attached)"}
 
 
 def up_lines(result: UpResult, _: int) -> list[str]:

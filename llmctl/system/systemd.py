@@ -38,6 +38,11 @@ class Installed:
     environment: Mapping[str, str]
 
     @property
+    def profile(self) -> str | None:
+        """What names the profile that the units were made of."""
+        return self.environment.get("LLMCTL_PROFILE")
+
+    @property
     def url(self) -> str | None:
         address = self.environment.get("OLLAMA_HOST")
         return f"http://{address}" if address else None

@@ -31,7 +31,7 @@ def down(server: Server, client: Callable[[str], Client], unload: bool, progress
         state = server.state()
         if server.owned() is None and state is not None and state.owner == "foreign":
             return leave(server, state, client(state.base_url), unload, progress)
-        if not server.processes():
+        if not server.loose():
             server.forget()
             return DownResult(changed=False)
         unloaded = let_go(client, state) if state is not None and server.owned() else ()

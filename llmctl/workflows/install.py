@@ -129,6 +129,7 @@ def system_site(address: str, *, engine: bool = True) -> Site:
         home=str(SYSTEM.data / "home"),
         state=str(SYSTEM.state),
         credentials=str(SYSTEM.config / CREDENTIALS),
+        profile=str(PROFILE),
         engine=engine,
     )
 
@@ -207,11 +208,14 @@ def enable(manager: Manager, units: tuple[Action, ...], folder: Path, site: Site
     yield changing(manager, "daemon-reload", due=written)
     wanted = folder / f"{site.wanted_by}.wants" / unit.TARGET
     runs = not written and wanted.is_symlink() and manager.show(unit.TARGET).active == "active"
-    running = [name for name in (unit.ENGINE, unit.GUARD) if (folder / name).exists()]
-    restart = bool(running) and (written or anew)
-    if restart:
-        yield changing(manager, "--no-block", "try-restart", *running)
+    running = [name for name in (unit.ENGINE, unit.GUARD) if (written or anew) and runs_now(manager, name)]
+    if running:
+        yield changing(manager, "--no-block", "restart", *running)
     yield changing(manager, "enable", "--now", unit.TARGET, due=not runs)
+
+
+def runs_now(manager: Manager, name: str) -> bool:
+    return systemd.is_there() and manager.show(name).active not in {"inactive", "failed"}
 
 
 def install_user(
@@ -222,7 +226,7 @@ def install_user(
     folder = systemd.units_folder("user", server.environ)
     site = user_site(server, profile, llmctl)
     units = unit_files(site, profile, folder)
-    loose = [each.pid for each in server.processes() if not systemd.around(each.pid)]
+    loose = [each.pid for each in server.loose()]
     actions = [*credentials(server.paths.config / CREDENTIALS, server.environ), *units]
     if loose:
         pids = ", ".join(map(str, loose))

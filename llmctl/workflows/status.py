@@ -11,7 +11,7 @@ from llmctl.core.model import ModelRef
 from llmctl.core.prediction import findings
 from llmctl.errors import LlmctlError, ServerNotRunning
 from llmctl.residency import Host, Residency, Wanted
-from llmctl.system import process
+from llmctl.system import process, systemd
 from llmctl.system.store import Store
 from llmctl.workflows import pause
 
@@ -102,14 +102,14 @@ def status(server: Server, client: Client | None, state: ServerState | None) -> 
         return stopped("; ".join(filter(None, [error.message, leased])), state)
     if state is None:
         return unrecorded(client, version, loaded)
-    owned = server.owned() if state.owner == "llmctl" else None
+    owned = server.owned() if state.owner != "foreign" else None
     host = Host(owned is not None, owned.pid if owned else None)
     models = tuple(model_status(model, loaded, host, state.require, state.store) for model in state.models)
     known = {digest for model in state.models for digest in digests_of(model)}
     pid = owned.pid if owned else None
     return Status(
         state="running",
-        owner="llmctl" if owned else "foreign",
+        owner=owner_of(owned),
         profile=state.profile,
         base_url=state.base_url,
         engine_version=version,
@@ -123,6 +123,12 @@ def status(server: Server, client: Client | None, state: ServerState | None) -> 
         others=tuple(model.name for model in loaded if model.digest not in known),
         note=leased,
     )
+
+
+def owner_of(owned: process.Process | None) -> str:
+    if owned is None:
+        return "foreign"
+    return "systemd" if systemd.around(owned.pid) else "llmctl"
 
 
 def unrecorded(client: Client, version: str, loaded: list[LoadedModel]) -> Status:

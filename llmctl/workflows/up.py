@@ -15,7 +15,7 @@ from llmctl.core.progress import Consent, Progress, Step, StepState
 from llmctl.errors import EngineMissing, Refused
 from llmctl.residency import Host, Resident, Wanted
 from llmctl.server import ActiveModel, Running, ServerState
-from llmctl.system import devices, files, process
+from llmctl.system import devices, files, process, systemd
 from llmctl.workflows import gate, pause
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from llmctl.residency import Residency
     from llmctl.server import Server
 
+WHOSE = {
+    "llmctl": "started by llmctl",
+    "systemd": "a unit of systemd",
+    "foreign": "not started by llmctl: attached",
+}
 WORST_FIRST = ("refuted", "unverified", "proved")
 
 
@@ -96,11 +101,12 @@ class Up:
         address = server.address(self.profile)
         owned = server.owned()
         if owned is not None and not self.suits(owned, address):
+            refuse_drift(owned)
             self.progress(Step("stop", "stop", detail="a server with other settings"))
             server.stop()
             server.forget()
             self.progress(Step("stop", "stop", "done", "ended the server of the other settings"))
-        elif owned is None and server.processes():
+        elif owned is None and server.loose():
             self.progress(Step("stop", "stop", detail="runners whose server was killed"))
             server.stop()
             self.progress(Step("stop", "stop", "done", "ended runners whose server was killed"))
@@ -132,8 +138,7 @@ class Up:
                 f"the server at {running.base_url} is Ollama {running.version}; the profile asks for {wanted}",
                 "set server.port in the profile to another port, or remove engine.version",
             )
-        whose = "started by llmctl" if running.owner == "llmctl" else "not started by llmctl: attached"
-        detail = f"Ollama {running.version} at {running.base_url}, {whose}"
+        detail = f"Ollama {running.version} at {running.base_url}, {WHOSE[running.owner]}"
         self.progress(Step("server", "server", "skipped", detail))
 
     def engine(self) -> Engine:
@@ -228,7 +233,7 @@ class Up:
 
     def pin(self, library: Library, lock: Lock, spec: ModelSpec, running: Running) -> Pinned:
         # The context of a server that llmctl did not start is not known, so the alias carries it.
-        server_context = self.profile.server.context if running.owner == "llmctl" else 0
+        server_context = self.profile.server.context if running.owner != "foreign" else 0
         return library.ensure(
             spec,
             lock,
@@ -245,7 +250,7 @@ class Up:
         """Load unless it is there, then prove. The model as it is now, and whether it was loaded."""
         client, residency, pin = self.services.client(running.base_url), self.services.residency, pinned.pin
         wanted = Wanted(pinned.digests, pin.weights_digest, context, self.profile.gpu.require)
-        host = Host(running.owner == "llmctl", running.pid)
+        host = Host(running.owner != "foreign", running.pid)
         gained, loading = None, not residency.loaded(client, wanted, host)
         if loading:
             self.progress(Step(f"load {pin.name}", "load", detail=pin.name))
@@ -281,12 +286,23 @@ class Up:
         )
 
     def lacks(self, running: Running, lock: Lock) -> tuple[serving.Lack, ...]:
-        if running.owner == "llmctl":
+        if running.owner != "foreign":
             return ()
         environ = process.read_environ(running.pid) if running.pid else {}
         runners = (process.runner_of(pin.weights_digest, running.pid) for pin in lock.models)
         argv = next((runner.argv for runner in runners if runner is not None), ())
         return serving.lacks(self.profile, environ, argv)
+
+
+def refuse_drift(owned: process.Process) -> None:
+    """A unit's settings change by installing it again, not by another server."""
+    if systemd.around(owned.pid):
+        user = " --user" if owned.environ.get("LLMCTL_SCOPE") == "user" else ""
+        raise Refused(
+            "the unit of the server has other settings than the profile",
+            f"{'' if user else 'sudo '}llmctl install-service{user}",
+            code="drift",
+        )
 
 
 def active(pinned: Pinned, context: int, resident: Resident) -> ActiveModel:
