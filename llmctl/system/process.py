@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -174,17 +175,37 @@ def wait_until_ended(pid: int, limit_seconds: float) -> bool:
 
 def listener(port: int) -> Process | None:
     """The process that listens on a TCP port of this machine, where the kernel lets us see it."""
-    import psutil
-
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.AccessDenied:
-        return None
-    for connection in connections:
-        listens = connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port
-        if listens and connection.pid:
-            return read(connection.pid)
+    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+    for name in os.listdir(PROC) if sockets else ():  # noqa: PTH208
+        if name.isdigit() and any(link in sockets for link in _open_files(name)):
+            return read(int(name))
     return None
+
+
+def _open_files(pid: str) -> Iterator[str]:
+    """What the descriptors of a process lead to; nothing where it is another user's."""
+    folder = f"{PROC}/{pid}/fd"
+    try:
+        descriptors = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return
+    for each in descriptors:
+        # One that is closed meanwhile must not hide the others.
+        with suppress(OSError):
+            yield os.readlink(f"{folder}/{each}")  # noqa: PTH115
+
+
+def _listening(port: int) -> Iterator[str]:
+    """The inodes of the sockets that listen on a port: proc(5), /proc/net/tcp."""
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (PROC / "net" / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
 
 
 def port_taken(host: str, port: int) -> bool:
