@@ -47,7 +47,7 @@ class Namespace:
     def command(self, *argv: str | Path) -> list[str]:
         """`argv` as it runs within. The same process goes through all of it, so a Popen's pid is that of `argv`.
 
-        Two systemds in one cgroup would share every unit's cgroup, and stop each other's processes.
+        Two systemds in one cgroup would share the cgroup of every unit, and what they do to it.
         """
         # The same name in each hierarchy, as systemd expects it.
         name = f"{self.name}-{next(self._count)}"
@@ -63,7 +63,7 @@ class Namespace:
         """Raise OSError when something still runs within."""
         self._holder.communicate()
         deadline = time.monotonic() + patience_seconds
-        while left := [folder for folder in self._cgroups if not _removed(folder)]:
+        while left := [folder for folder in self._cgroups if not remove_cgroup(folder)]:
             if time.monotonic() > deadline:
                 raise OSError(f"processes still run in {left[0]}")
             time.sleep(0.02)
@@ -78,9 +78,9 @@ def namespace(lower: Path) -> Iterator[Namespace]:
         opened.close()
 
 
-def _removed(cgroup: Path) -> bool:
+def remove_cgroup(cgroup: Path) -> bool:
+    """False while a process is in it, or in one below it."""
     for folder, _, _ in os.walk(cgroup, topdown=False):
-        # Busy while a process in it ends.
         with suppress(OSError):
             os.rmdir(folder)  # noqa: PTH106
     return not cgroup.exists()

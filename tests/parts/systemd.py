@@ -79,6 +79,7 @@ class Container:
         options += [f"--bind-ro={outside}:{inside}" for inside, outside in self._binds.items()]
         nspawn = self._namespace.command("systemd-nspawn", "--quiet", "-D", self._namespace.root, *options)
         with log_path.open("wb") as log:
+            # At TERM nspawn has the container shut down. Killed, it would leave the container running.
             self._nspawn = subprocess.Popen(
                 [*machine.ENDS_WITH_TESTS, *nspawn],
                 stdin=subprocess.DEVNULL,

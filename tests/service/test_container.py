@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +14,8 @@ import psutil
 import pytest
 
 import llmctl
-from tests.parts import rootfs
+from tests.parts import machine, rootfs
+from tests.parts.namespace import remove_cgroup
 from tests.parts.nvml import ScriptedGpu
 from tests.parts.ollama import STARTER
 from tests.parts.rpc import RpcGpu
@@ -141,7 +144,9 @@ def test_two_containers_do_not_touch_each_other(start_container: StartContainer)
     for each in (first, second):
         install(each, "nap.service", "/bin/sleep 600", {})
         each.run("systemctl", "start", "nap.service")
-    assert len(first.pids("nap.service")) == len(second.pids("nap.service")) == 1
+        assert len(each.pids("nap.service")) == 1
+        # As the machine sees it: in one cgroup, the nap of the one would be the nap of the other.
+        assert f"/{each.name}" in (Path("/proc") / str(each.init) / "cgroup").read_text()
     first.run("systemctl", "stop", "nap.service")
     first.write("/etc/mark", "first\n")
     assert second.unit("nap.service")["ActiveState"] == "active"
@@ -190,6 +195,27 @@ def test_nothing_is_left(start_container: StartContainer) -> None:
     assert len(processes) > 3
     container.close()
     assert_nothing_left(container, processes)
+
+
+def test_nothing_runs_on_when_the_tests_are_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.parts import systemd;"
+        "container = systemd.start(Path(sys.argv[1]), {});"
+        "print(container.name, container.init, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "container")]
+    tests = subprocess.Popen(
+        command, cwd=rootfs.CHECKOUT, env=machine.ENVIRON, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with tests:
+        assert tests.stdout
+        name, init = tests.stdout.readline().split()
+        processes = [psutil.Process(int(init)), *psutil.Process(tests.pid).children(recursive=True)]
+        tests.kill()
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    for cgroup in Path("/sys/fs/cgroup").rglob(f"{name}-*"):
+        remove_cgroup(cgroup)
 
 
 def test_a_boot_that_hangs_is_given_up(start_container: StartContainer) -> None:
