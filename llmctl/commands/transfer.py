@@ -25,7 +25,7 @@ StoreOption = Annotated[
 
 def export(
     ctx: typer.Context,
-    model: Annotated[list[str], typer.Argument(metavar="MODEL...", autocompletion=complete_models)],
+    model: Annotated[list[str], typer.Argument(metavar="MODEL", autocompletion=complete_models)],
     output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The archive; - is stdout.")],
     store_path: StoreOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,

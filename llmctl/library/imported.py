@@ -92,6 +92,8 @@ def plan(archive: Archive, lock: Lock, store: Store, draft: Draft, *, name: str 
         there = archive.size(digest)
         if there is not None and there != size:
             raise BadArchive(f"the archive has {there:,} bytes of {digest}, its manifest says {size:,}")
+        if there is None and archive.read_whole and digest not in here:
+            raise lacking(digest)
     coming = tuple(against_lock(each, lock, draft, update) for each in found)
     for each in coming:
         draft.require(each.pin.quantization, each.arrival)
@@ -197,7 +199,11 @@ def fetch(archive: Archive, plan: Plan, store: Store, on_bytes: OnBytes) -> None
         finally:
             temporary.unlink(missing_ok=True)
     if missing:
-        raise BadArchive(f"the archive lacks the blob {next(iter(missing))}, and so does the store")
+        raise lacking(next(iter(missing)))
+
+
+def lacking(digest: str) -> BadArchive:
+    return BadArchive(f"the archive lacks the blob {digest}, and so does the store")
 
 
 def bring(found: Found, size_bytes: int, temporary: Path, on_bytes: OnBytes) -> None:

@@ -30,6 +30,11 @@ class Found:
 
 
 class Archive(Protocol):
+    @property
+    def read_whole(self) -> bool:
+        """Whether all that it holds is known by now."""
+        ...
+
     def document(self, name: str) -> bytes | None:
         """A small member; None where there is none. BadArchive for one that is too large."""
         ...
@@ -68,6 +73,8 @@ def opened(path: Path | None) -> Iterator[Archive]:
 class Folder:
     """A layout as skopeo's `oci:` and oras's `--to-oci-layout` write it."""
 
+    read_whole = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -103,6 +110,8 @@ class Folder:
 
 class TarFile:
     """A tar on a disk: its headers are read first, then members in any order."""
+
+    read_whole = True
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -141,6 +150,10 @@ class TarStream:
         self.held: dict[str, bytes] = {}
         self.following = members(self.source)
         self.large = self._hold()
+
+    @property
+    def read_whole(self) -> bool:
+        return self.large is None
 
     def _hold(self) -> Member | None:
         """Read up to the first large member, and return it."""

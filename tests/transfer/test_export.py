@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -118,6 +119,21 @@ def test_a_file_that_is_there_is_replaced_with_force_only(here: Box, archive: Pa
     assert archive.read_text() == "mine"
     assert here("export", NAME, "-o", str(archive), "--force").code == 0
     assert here("export", NAME, "-o", str(archive.parent)).code == ExitCode.USAGE
+
+
+def test_what_a_killed_export_left_is_written_over_and_two_at_once_are_not_mixed(here: Box, archive: Path) -> None:
+    here.pin(tiny())
+    unfinished = archive.with_name(f".{archive.name}.partial")
+    unfinished.write_bytes(b"x" * 1_000_000)
+    with unfinished.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        busy = here("export", NAME, "-o", str(archive), "--json")
+        assert (busy.code, busy.error["code"]) == (1, "file_busy")
+        assert unfinished.stat().st_size == 1_000_000
+    done = here("export", NAME, "-o", str(archive), "--json")
+    assert done.code == 0, done.err
+    assert archive.stat().st_size == done.json["size_bytes"]
+    assert not unfinished.exists()
 
 
 def test_a_model_that_ollama_made_keeps_the_pin_of_its_weights(here: Box, archive: Path) -> None:

@@ -279,6 +279,20 @@ def test_files_in_another_users_store_are_that_users(here: Box, there: Box, arch
         assert os.geteuid() == 0
 
 
+def test_it_waits_for_another_llmctl_that_changes_the_store_and_says_so(here: Box, there: Box, archive: Path) -> None:
+    here.pin(tiny())
+    exported(here, archive, NAME)
+    command = [sys.executable, "-m", "llmctl", "import", str(archive)]
+    with there.store.changing(lambda: None):
+        process = subprocess.Popen(command, env=there.settings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        assert b"waiting for another llmctl" in process.stderr.readline()
+        assert list(there.store.names()) == []
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert there.lock == here.lock
+
+
 def test_two_models_that_share_weights_bring_them_once(here: Box, there: Box, archive: Path) -> None:
     here.pin(tiny())
     here.pin(tiny(licence=None), "other:q4_K_M")
