@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core.changes import size_words
 from llmctl.core.progress import Step
-from llmctl.errors import LlmctlError, ServerNotRunning
+from llmctl.errors import LlmctlError
 from llmctl.library import prune as pruning
 from llmctl.library import usage
 from llmctl.library.prune import Plan, PrunedFile
@@ -60,8 +60,10 @@ class Prune:
         """What may go now."""
         paths, store = self.server.paths, self.place.store
         locks = usage.known_locks(paths.state, [*self.more_locks, *paths.config.glob("*.lock")])
+        loaded = self.loaded()
+        blind = self.blind() or ("the server does not say what is loaded: all aliases stay" if loaded is None else None)
         try:
-            return pruning.plan(store, locks, self.loaded(), time.time(), self.blind())
+            return pruning.plan(store, locks, loaded or (), time.time(), blind)
         except LlmctlError as error:
             if error.code != "permission_denied":
                 raise
@@ -104,11 +106,12 @@ class Prune:
         folders = (store.path, store.blobs_folder, store.path / "manifests")
         return all(os.access(folder, os.W_OK | os.X_OK) for folder in folders if os.path.lexists(folder))
 
-    def loaded(self) -> Iterable[str]:
+    def loaded(self) -> list[str] | None:
+        """The manifests in memory; None where a server runs and does not tell."""
         try:
             return [model.digest for model in self.client.ps()] if self.client else []
-        except ServerNotRunning:
-            return []
+        except LlmctlError:
+            return None
 
     def blind(self) -> str | None:
         """Why the locks that this process sees are not those of the person who typed the command."""

@@ -16,6 +16,7 @@ import pytest
 
 from llmctl.core.model import ModelRef
 from llmctl.core.pin import Lock
+from llmctl.env import Env
 from llmctl.library import lock_file, prune, usage
 from llmctl.system.paths import from_environment
 from llmctl.system.store import Store
@@ -375,6 +376,25 @@ def test_a_store_that_this_user_may_not_read_names_the_command(here: Pinned) -> 
     error = json.loads(ran.stderr.splitlines()[-1])["error"]
     assert error["code"] == "permission_denied"
     assert error["hint"].startswith("sudo env ")
+
+
+def test_what_is_loaded_is_not_guessed(here: Pinned, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmctl.client import Client
+    from llmctl.errors import ServerUnreachable
+    from llmctl.workflows.prune import Prune
+    from llmctl.workflows.store import Place
+
+    def silent(_: Client) -> list[object]:
+        raise ServerUnreachable("the server does not answer")
+
+    monkeypatch.setattr(Client, "ps", silent)
+    old_alias(here)
+    age(here.store)
+    env = Env({**os.environ, "LLMCTL_CONFIG_DIR": str(here.folder)})
+    place = Place(here.store, "given with --store", None)
+    run = Prune(env.server, env.profile(None), place, Client("http://127.0.0.1:9"), (here.lock_path,))
+    assert run.plan().aliases == ()
+    assert "does not say what is loaded" in run.plan().notes[0]
 
 
 def test_under_sudo_the_aliases_of_the_one_who_typed_it_stay(here: Pinned) -> None:
