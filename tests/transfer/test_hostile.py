@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from llmctl.core.image_layout import Packed, documents
-from llmctl.core.manifest import parse_manifest
+from llmctl.core.manifest import MEDIA_TYPE, parse_manifest
 from llmctl.core.tar import header
 from llmctl.errors import ExitCode
 from tests.transfer.conftest import NAME, Box, Tiny, blob, digest_of, fill, pin_for, tar_of, tiny
@@ -93,6 +93,20 @@ def flipped() -> bytes:
     content = bytearray(MODEL.blobs[MODEL.weights])
     content[-1] ^= 1
     return tar_of({**whole(), blob(MODEL.weights): bytes(content)})
+
+
+def altered(old: bytes, new: bytes, members: Members) -> bytes:
+    """Documents that say something else than their digests stand for, at the same length."""
+    return tar_of(
+        {name: content if name == "index.json" else content.replace(old, new) for name, content in members.items()}
+    )
+
+
+def bare() -> Members:
+    native = {"mediaType": MEDIA_TYPE, "digest": MODEL.digest, "size": len(MODEL.manifest)}
+    index = {"manifests": [native | {"annotations": {"llmctl.name": NAME}}]}
+    members = {"oci-layout": b"{}", "index.json": json.dumps(index).encode(), blob(MODEL.digest): MODEL.manifest}
+    return members | {blob(digest): content for digest, content in MODEL.blobs.items()}
 
 
 def size_bomb() -> bytes:
@@ -192,6 +206,8 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a size bomb in a header": (size_bomb, "cut short"),
     "blobs exchanged": (exchanged, "bytes of"),
     "a byte flipped in the weights": (flipped, "hashes to"),
+    "a pin that does not hash": (lambda: altered(b"0.34.0", b"0.34.9", whole()), "hashes to"),
+    "a manifest that does not hash": (lambda: altered(b"image.license", b"image.lICENSE", bare()), "hashes to"),
     "cut in the weights": (lambda: tar_of(whole())[:-1_000_000], "cut short"),
     "cut in a header": (lambda: tar_of(whole())[:700], "cut short"),
     "cut before its end": (lambda: tar_without_end(whole(), ""), "cut short"),
@@ -272,8 +288,16 @@ def test_the_good_archive_of_these_tests_is_good(there: Box, archive: Path) -> N
     assert there("import", str(archive)).code == 0
     archive.write_bytes(with_member("notes", first=False))
     assert there("import", str(archive)).code == 0
+    archive.write_bytes(tar_of(bare()))
+    assert there("import", str(archive)).code == 0
     archive.write_bytes(with_manifest(lambda document: None))
     assert there("import", str(archive), "--update").code == 0
+
+
+def test_a_blob_that_is_nowhere_is_known_before_anything_is_copied(there: Box, archive: Path) -> None:
+    archive.write_bytes(without(blob(MODEL.weights)))
+    assert there("import", str(archive)).code == ExitCode.NO
+    assert there.files() == {}
 
 
 def test_an_alias_is_computed_never_taken(there: Box, archive: Path) -> None:
