@@ -39,13 +39,14 @@ def up(
     \b
     SIDE EFFECTS
       May install an engine, download models, start a server and load models.
-      A server that runs already is used as it is and never stopped.
+      A server that runs already is used as it is and never stopped. Where llmctl's service is installed, its units
+      are started, and the guard is waited for.
     \b
     EXIT CODES
       0 the models are resident and proved
       1 a step failed
       2 consent is needed (--yes), or the profile is invalid
-      5 a model does not fit, is not the pinned one, or could not be proved
+      5 a model does not fit, is not the pinned one, or could not be proved; or the service is root's
     \b
     EXAMPLE
       llmctl up quickstart --yes
@@ -69,7 +70,13 @@ def bring_up(
         progress(Step("profile", "profile", "done", chosen.words))
         consent = out.consent(yes)
         work = Up(profile, env.lock_path(profile), env.services(), progress, consent, update)
-        return work.run()
+        service = env.server.service
+        if service is None:
+            return work.run()
+        from llmctl.workflows import service as units
+
+        units.require_same(service, chosen.profile, given=ref is not None)
+        return units.up(work, service, env.client)
 
 
 def down(
@@ -87,10 +94,12 @@ def down(
     \b
     SIDE EFFECTS
       Ends the owned server and every runner of it, orphans too.
-      With --unload, unloads the models of an attached server.
+      With --unload, unloads the models of an attached server. A service stays off until the next boot or up.
+      The guard keeps its hands off until up.
     \b
     EXIT CODES
       0 stopped, or nothing ran
+      5 the service is root's
     \b
     EXAMPLE
       llmctl down
@@ -99,7 +108,13 @@ def down(
 
     env: Env = ctx.obj
     out = Output(env, json)
+    service = env.server.service
     with out.progress() as progress:
-        result = run_down(env.server, env.client, unload, progress)
+        if service is not None and service.engine:
+            from llmctl.workflows import service as units
+
+            result = units.down(env.server, service, progress)
+        else:
+            result = run_down(env.server, env.client, unload, progress)
     out.show(result, down_lines)
     return ExitCode.OK

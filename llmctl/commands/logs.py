@@ -16,6 +16,7 @@ from llmctl.output import Output
 
 if TYPE_CHECKING:
     from llmctl.env import Env
+    from llmctl.system.systemd import Installed
 
 POLL_SECONDS = 0.2
 TAIL_BYTES = 4 << 20
@@ -46,7 +47,8 @@ def logs(
 
     \b
     PRECONDITIONS
-      llmctl up has started a server. The log stays after llmctl down.
+      llmctl up has started a server. The log stays after llmctl down. That of a service is in the journal, which
+      root and the group systemd-journal may read.
     \b
     SIDE EFFECTS
       None.
@@ -62,6 +64,9 @@ def logs(
 
     env: Env = ctx.obj
     out = Output(env, json)
+    service = env.server.service
+    if service is not None:
+        return of_journal(env, out, service, follow, number)
     path = env.paths.server_log
     if not path.exists():
         raise no_log(env)
@@ -75,6 +80,23 @@ def logs(
         say(out, line)
     for line in growing(path, position):
         say(out, line)
+    return ExitCode.OK
+
+
+def of_journal(env: Env, out: Output, service: Installed, follow: bool, number: int) -> ExitCode:
+    """What the unit wrote, from the journal. NotFound where this user may not read it, or nothing is there."""
+    from llmctl.core import unit
+    from llmctl.system.systemd import Manager
+
+    manager, name = Manager(service.scope, env.environ), unit.ENGINE if service.engine else unit.FOREIGN
+    if follow:
+        for line in manager.follow(name, number):
+            say(out, line)
+        return ExitCode.OK
+    found = tuple(manager.journal(name, number))
+    if not found and number:
+        raise NotFound(f"the journal shows this user nothing of {name}", "sudo llmctl logs")
+    out.show(LogLines(Path("journal"), found), lambda shown, _: list(shown.lines))
     return ExitCode.OK
 
 

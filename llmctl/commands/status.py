@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,14 +48,25 @@ def status(
     out = Output(env, json)
     if watch:
         keep_watching(env, out, profile)
-    found = now(env, profile)
     if quiet:
+        found = of_server(env, profile)
         return ExitCode.OK if found.good else code_of(found) or ExitCode.NO
+    found = now(env, profile)
     out.show(found, status_lines)
     return code_of(found)
 
 
 def now(env: Env, profile: str | None) -> Status:
+    found = of_server(env, profile)
+    if env.server.service is None:
+        return found
+    from llmctl.workflows import service
+
+    chosen = env.profile(profile) if env.server.service.profile else None
+    return replace(found, service=service.status(env.server, chosen, look_at_gpu=not found.good))
+
+
+def of_server(env: Env, profile: str | None) -> Status:
     state = env.server.state()
     if state is None or (profile is not None and env.profile(profile).reference != state.profile):
         url = env.known_url(profile)

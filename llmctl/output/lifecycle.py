@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from llmctl.core.serving import Lack
     from llmctl.server import ActiveModel
     from llmctl.workflows.down import DownResult
+    from llmctl.workflows.service import ServiceStatus
     from llmctl.workflows.status import ModelStatus, Status
     from llmctl.workflows.up import UpResult
 
@@ -53,17 +54,20 @@ def down_lines(result: DownResult, _: int) -> list[str]:
     if result.attached:
         freed = f"unloaded {', '.join(result.unloaded)}" if result.unloaded else "its models stay loaded (--unload)"
         return [f"the server at {result.attached} was not started by llmctl and goes on; {freed}"]
-    return ["stopped" if result.changed else "nothing runs"]
+    words = "stopped" if result.changed else "nothing runs"
+    return [f"{words}; it starts with the next boot, or with: llmctl up" if result.service else words]
 
 
 def status_lines(status: Status, width: int) -> list[str]:
     if status.state == "stopped":
-        return ["stopped", *([status.note] if status.note else []), "start it: llmctl up"]
+        told = service_rows(status.service) if status.service else []
+        return ["stopped", *([status.note] if status.note else []), *pairs(told, width), "start it: llmctl up"]
     rows = [
         ("state", f"running for {duration(status.uptime_seconds)}" if status.uptime_seconds else "running"),
         ("owner", OWNERS.get(status.owner or "", UNKNOWN) + (f", pid {status.pid}" if status.pid else "")),
         ("server", f"Ollama {status.engine_version} at {status.base_url}"),
         ("profile", status.profile or ""),
+        *(service_rows(status.service) if status.service else []),
     ]
     lines = pairs(rows, width)
     for model in status.models:
@@ -71,6 +75,32 @@ def status_lines(status: Status, width: int) -> list[str]:
     if status.others:
         lines += ["", *pairs([("also loaded", ", ".join(status.others))], width)]
     return [*lines, *([status.note] if status.note else [])]
+
+
+def service_rows(service: ServiceStatus) -> list[tuple[str, str]]:
+    """The units, the guard, and what differs between the unit and the profile, or this shell."""
+    restarts = f", started anew {service.restarts} times" if service.restarts else ""
+    sudo, user = ("sudo ", "") if service.scope == "system" else ("", " --user")
+    rows = [
+        ("unit", f"{service.engine or UNKNOWN}{restarts}"),
+        ("guard", ": ".join(filter(None, [service.guard or UNKNOWN, service.words]))),
+    ]
+    rows += [
+        ("drift", f"{lack.setting} is {lack.found or 'not set'}, the profile says {lack.wanted}")
+        for lack in service.drift
+    ]
+    if service.drift:
+        rows.append(("", f"mend it: {sudo}llmctl install-service{user}"))
+    mine, its = service.shell, service.unit
+    if None not in (mine.devices, its.devices) and mine.devices != its.devices:
+        rows.append(
+            ("GPU", f"the unit ({its.user}) finds {names(its.devices)}, this shell ({mine.user}) {names(mine.devices)}")
+        )
+    return rows
+
+
+def names(found: tuple[str, ...] | None) -> str:
+    return ", ".join(found) if found else "none"
 
 
 def model_lines(model: ModelStatus, status: Status, width: int) -> list[str]:

@@ -163,6 +163,9 @@ def learn_speed(state: Path, model: ActiveModel | None, answer: Answer) -> None:
     speed = answer.tokens_per_second
     if model is None or speed is None or answer.completion_tokens < TELLING_TOKENS:
         return
+    if state.exists() and not os.access(state, os.W_OK):
+        # The state of the whole machine is root's and the service's.
+        return
     from llmctl.system import learnt
 
     known = learnt.read(state)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmctl.core.progress import Progress, Step
 from llmctl.errors import LlmctlError
-from llmctl.system import files
+from llmctl.system import files, pauses
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DownResult:
-    """What `down` ended: process ids, and the names of unloaded models. `attached` names a server left alone."""
+    """What `down` ended: process ids, and the names of unloaded models. `attached` names a server left alone;
+    `service`: it was a unit of systemd, which starts again at the next boot."""
 
     changed: bool
     ended: tuple[int, ...] = ()
     unloaded: tuple[str, ...] = ()
     attached: str | None = None
+    service: bool = False
 
 
 def down(server: Server, client: Callable[[str], Client], unload: bool, progress: Progress) -> DownResult:
@@ -31,6 +33,7 @@ def down(server: Server, client: Callable[[str], Client], unload: bool, progress
         state = server.state()
         if server.owned() is None and state is not None and state.owner == "foreign":
             return leave(server, state, client(state.base_url), unload, progress)
+        pauses.hold(server.paths.runtime, "down")
         if not server.loose():
             server.forget()
             return DownResult(changed=False)

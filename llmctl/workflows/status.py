@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llmctl.client import Client, LoadedModel
     from llmctl.core.placement import Require
     from llmctl.server import ActiveModel, Server, ServerState
+    from llmctl.workflows.service import ServiceStatus
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Status:
     models: tuple[ModelStatus, ...] = ()
     others: tuple[str, ...] = ()
     note: str | None = None
+    service: ServiceStatus | None = None
 
     @property
     def good(self) -> bool:

@@ -15,8 +15,8 @@ from llmctl.core.progress import Consent, Progress, Step, StepState
 from llmctl.errors import EngineMissing, Refused
 from llmctl.residency import Host, Resident, Wanted
 from llmctl.server import ActiveModel, Running, ServerState
-from llmctl.system import devices, files, process, systemd
-from llmctl.workflows import gate, pause
+from llmctl.system import devices, files, pauses, process, systemd
+from llmctl.workflows import gate, pause, unproved
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -88,6 +88,8 @@ class Up:
             runtime = self.services.server.paths.runtime
             pause.refuse_load(runtime)
             pause.bury_dead(runtime, self.progress)
+            pauses.release(runtime)
+            unproved.put_back(self.services, self.progress)
             return self.settle()
 
     def settle(self) -> UpResult:

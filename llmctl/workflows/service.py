@@ -1,0 +1,243 @@
+"""up, down and status where systemd owns the server: through its units, and not by signals."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.core import serving, unit
+from llmctl.core.progress import Progress, Step
+from llmctl.errors import EngineError, LlmctlError, Refused, ServerNotRunning
+from llmctl.system import devices, guard_note, pauses, process
+from llmctl.system.systemd import Installed, Manager, UnitState
+
+if TYPE_CHECKING:
+    from llmctl.client import Client
+    from llmctl.core.profile import Profile
+    from llmctl.server import Server
+    from llmctl.workflows.down import DownResult
+    from llmctl.workflows.up import Up, UpResult
+
+POLL_SECONDS = 0.2
+# After `up` has proved the models itself, the guard needs a look and one token.
+GUARD_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Who runs a program and what it sees. None where this user may not know."""
+
+    user: str | None
+    groups: tuple[str, ...] | None
+    path: str | None
+    devices: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """The units, what the guard last said, what is not as the profile says now, and this shell beside the unit.
+
+    `engine` and `guard` are systemd's words (active, activating, failed, …), `words` the guard's STATUS line.
+    """
+
+    scope: unit.Scope
+    engine: str | None
+    guard: str | None
+    restarts: int | None
+    words: str | None
+    reason: str | None
+    degraded: bool | None
+    drift: tuple[serving.Lack, ...]
+    unit: Surroundings
+    shell: Surroundings
+
+
+def require_rights(service: Installed, verb: str) -> None:
+    """The units of the whole machine are root's to start and stop."""
+    if service.scope == "system" and os.geteuid() != 0:
+        raise Refused(
+            f"the service of this machine is root's: {verb} needs root", f"sudo llmctl {verb}", code="not_root"
+        )
+
+
+def require_same(service: Installed, profile: Profile, given: bool) -> None:
+    """Another profile than the installed one is installed, not brought up beside it."""
+    if not given or service.profile == profile.reference:
+        return
+    sudo, user = ("sudo ", "") if service.scope == "system" else ("", " --user")
+    beside = f"; beside it, as your own: LLMCTL_SCOPE=user llmctl up {profile.reference}" if sudo else ""
+    raise Refused(
+        f"the service runs the profile {service.profile}, not {profile.reference}",
+        f"{sudo}llmctl install-service{user} --profile {profile.reference}{beside}",
+        code="other_profile",
+    )
+
+
+def up(work: Up, service: Installed, client: Callable[[str], Client]) -> UpResult:
+    """Start the units, get and prove the models, then wait for the guard, which keeps them from then on."""
+    server, progress = work.services.server, work.progress
+    require_rights(service, "up")
+    manager = Manager(service.scope, server.environ)
+    if service.engine:
+        start_engine(manager, client(server.address(work.profile).url), progress)
+    result = work.run()
+    started = manager.show(unit.GUARD).active != "active"
+    note = await_guard(manager, progress) if result.verdict == "proved" else None
+    notes = (*result.notes, note) if note else result.notes
+    return replace(result, changed=result.changed or started, notes=notes)
+
+
+def start_engine(manager: Manager, client: Client, progress: Progress) -> None:
+    """Returns when the server answers. A GPU that is not there yet is waited for, with the unit's own words."""
+    begin(manager, unit.ENGINE)
+    said = ""
+    while not answers(client):
+        state = manager.show(unit.ENGINE)
+        if state.active == "failed":
+            last = (manager.journal(unit.ENGINE, 5) or ["no output"])[-1]
+            raise EngineError(f"{unit.ENGINE} failed ({state.result}): {last[:300]}", manager.shown_status())
+        words = (manager.journal(unit.ENGINE, 1) or [""])[-1] if state.waits else state.active
+        if words != said:
+            said = words
+            progress(Step("unit", "unit", detail=f"{unit.ENGINE}: {words[:200]}"))
+        time.sleep(POLL_SECONDS)
+    progress(Step("unit", "unit", "done", f"{unit.ENGINE} answers"))
+
+
+def begin(manager: Manager, name: str) -> None:
+    """Start a unit with its target, without waiting; one that has failed begins anew."""
+    if manager.show(name).active == "failed":
+        manager.change("reset-failed", name)
+    manager.change("--no-block", "start", unit.TARGET, name)
+
+
+def answers(client: Client) -> bool:
+    try:
+        return bool(client.version())
+    except ServerNotRunning:
+        return False
+
+
+def await_guard(manager: Manager, progress: Progress) -> str | None:
+    """Wait until the guard says that it is ready; a note where it does not."""
+    begin(manager, unit.GUARD)
+    deadline = time.monotonic() + GUARD_SECONDS
+    said = ""
+    while (state := manager.show(unit.GUARD)).active != "active":
+        if state.active == "failed" or time.monotonic() > deadline:
+            return f"{unit.GUARD} is not ready: {state.status or state.result}; see: {manager.shown_status()}"
+        words = state.status or state.sub
+        if words != said:
+            said = words
+            progress(Step("guard", "guard", detail=words[:200]))
+        time.sleep(POLL_SECONDS)
+    progress(Step("guard", "guard", "done", state.status[:200]))
+    return None
+
+
+def down(server: Server, service: Installed, progress: Progress) -> DownResult:
+    """Stop the units until the next boot or `up`; a guard in a foreground keeps its hands off too."""
+    from llmctl.workflows.down import DownResult
+
+    require_rights(service, "down")
+    manager = Manager(service.scope, server.environ)
+    names = (unit.TARGET, unit.GUARD, *([unit.ENGINE] if service.engine else []))
+    pid = manager.show(unit.ENGINE).pid if service.engine else 0
+    runs = any(manager.show(name).active not in {"inactive", "failed"} for name in names)
+    pauses.hold(server.paths.runtime, "down")
+    progress(Step("stop", "stop", detail=", ".join(names)))
+    manager.change("stop", *names)
+    server.forget()
+    progress(Step("stop", "stop", "done", ", ".join(names)))
+    return DownResult(changed=runs, ended=(pid,) if pid else (), service=True)
+
+
+def status(server: Server, profile: Profile | None, *, look_at_gpu: bool) -> ServiceStatus | None:
+    """What the units and the guard say; None where none are installed. `look_at_gpu` asks the engine's runner what
+    this shell may use, and the journal what the unit found."""
+    service = server.service
+    if service is None:
+        return None
+    manager = Manager(service.scope, server.environ)
+    engine, guard = shown(manager, unit.ENGINE if service.engine else unit.FOREIGN), shown(manager, unit.GUARD)
+    note = guard_note.read(server.paths.runtime)
+    pid = engine.pid if engine else 0
+    environ = (process.read_environ(pid) if pid else {}) or service.environment
+    return ServiceStatus(
+        scope=service.scope,
+        engine=engine.active if engine else None,
+        guard=guard.active if guard else None,
+        restarts=engine.restarts if engine else None,
+        words=(guard.status if guard else "") or (note.words if note else None),
+        reason=note.reason if note else None,
+        degraded=note.degraded if note else None,
+        drift=serving.lacks(profile, environ, ()) if profile is not None else (),
+        unit=of_unit(manager, pid, look_at_gpu),
+        shell=of_shell(server, pid, look_at_gpu),
+    )
+
+
+def shown(manager: Manager, name: str) -> UnitState | None:
+    try:
+        return manager.show(name)
+    except LlmctlError:
+        return None
+
+
+def of_unit(manager: Manager, pid: int, look_at_gpu: bool) -> Surroundings:
+    """What /proc tells of the unit's server, and its log of the GPUs that it found."""
+    user, groups = identity(pid) if pid else (None, None)
+    path = process.read_environ(pid).get("PATH") if pid else None
+    return Surroundings(user, groups, path, found_by_unit(manager) if look_at_gpu and pid else None)
+
+
+def found_by_unit(manager: Manager) -> tuple[str, ...] | None:
+    """The engine's `inference compute` lines since it started; None where the journal may not be read."""
+    lines = manager.journal(unit.ENGINE, 2000)
+    found: list[str] | None = None
+    for line in lines:
+        if "discovering available GPUs" in line:
+            found = []
+        elif found is not None and "inference compute" in line and "library=cpu" not in line:
+            found.append(line.partition(" name=")[2].split(" ")[0])
+    return None if found is None else tuple(found)
+
+
+def of_shell(server: Server, pid: int, look_at_gpu: bool) -> Surroundings:
+    from llmctl.workflows import gate
+
+    user, groups = identity(os.getpid())
+    runner = gate.runner_of(pid) if look_at_gpu and pid else None
+    found = tuple(each.name for each in devices.list_devices(runner, server.environ)) if runner else None
+    return Surroundings(user, groups, server.environ.get("PATH"), found)
+
+
+def identity(pid: int) -> tuple[str | None, tuple[str, ...] | None]:
+    """The effective user of a process and all its groups, by name."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None, None
+    said = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    groups = {int(said["Gid"][1]), *map(int, said.get("Groups", []))}
+    return user_name(int(said["Uid"][1])), tuple(sorted(map(group_name, groups)))
+
+
+def user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
