@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -418,9 +419,26 @@ def test_a_killed_repair_goes_on_from_the_bytes_it_has(pinned: Pinned, registry:
     done = pinned(*YES)
     assert done.code == 0, done.err
     assert done.json["fetched_bytes"] == len(weights) - kept
-    assert registry.sent[pin.weights_digest] == len(weights) - kept
+    # The connection of the killed run may have had a last piece under way.
+    assert 0 <= registry.sent[pin.weights_digest] - (len(weights) - kept) < 1 << 20
     assert registry.asked[-1].endswith(f"bytes={kept}-{len(weights) - 1}")
     assert pinned.path(pin.weights_digest).read_bytes() == weights
+
+
+def test_two_repairs_at_once_fetch_it_once(offered: Offered) -> None:
+    pinned, registry, pin = offered
+    pinned.path(pin.weights_digest).unlink()
+    registry.blob_fault = "trickle"
+    begun = threading.Event()
+    registry.streamed = lambda _: begun.set()
+    first = started(pinned, "repair", "--yes")
+    assert begun.wait(60)
+    registry.blob_fault = None
+    second = pinned(*YES)
+    assert first.wait(60) == second.code == 0, second.err
+    first.communicate()
+    assert second.json["good"] is True
+    assert registry.sent[pin.weights_digest] == len(WEIGHTS)
 
 
 real = pytest.mark.real("ollama", "model")
