@@ -143,9 +143,9 @@ def build(found: Source, folder: Path, final: Path) -> None:
     (folder / STAMP).write_text(stamp(found))
     program = folder / "bin" / NAME
     program.write_text(START.format(python=final / "bin" / "python3"))
+    compile_all(folder / "bin" / "python3", packages)
     open_to_all(folder)
     program.chmod(0o755)
-    compile_all(folder / "bin" / "python3", packages)
 
 
 def files(found: Source) -> Iterator[tuple[Path, Path]]:
