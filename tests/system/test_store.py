@@ -42,7 +42,8 @@ def test_only_a_digest_has_a_place(store: Store, digest: str) -> None:
 
 
 def test_an_empty_place_is_an_empty_store(store: Store) -> None:
-    assert list(store.names()) == list(store.files()) == []
+    assert list(store.names()) == []
+    assert list(store.files()) == []
     assert store.manifest(REF) is None
     assert not store.path.exists()
 
