@@ -10,7 +10,7 @@ from llmctl.core.changes import changes, short, side_by_side, size_words
 from llmctl.core.memory.ggml import FILE_TYPES
 from llmctl.core.pin import Pin
 from llmctl.errors import DiskFull, DownloadFailed, EngineError, LlmctlError, NotFound, Refused
-from llmctl.library import created, disk, weights
+from llmctl.library import arrived, created, disk, weights
 
 if TYPE_CHECKING:
     from llmctl.core.manifest import Manifest
@@ -28,10 +28,13 @@ def get(run: Obtain, ref: ModelRef) -> tuple[Pin, str, str]:
     except registry.RegistryUnreachable as error:
         return without_registry(run, ref, error)
     check_against_pin(run, ref, manifest)
-    if run.tags().get(str(ref).lower()) != manifest.digest.removeprefix("sha256:"):
+    # The manifest may be there without its blobs.
+    missing = frozenset(layer.digest for layer in manifest.blobs if not run.client.has_blob(layer.digest))
+    if missing or run.tags().get(str(ref).lower()) != manifest.digest.removeprefix("sha256:"):
         check_config(run, ref, manifest)
         pull(run, ref, manifest)
         check_installed(run, ref, manifest)
+    arrived.require_whole(run, ref, manifest, downloaded=missing)
     return new_pin(run, ref, manifest), str(ref), ""
 
 

@@ -13,8 +13,6 @@ from tests.registry_server import BlobFault, Fault, digest_of
 
 pytestmark = pytest.mark.real("ollama")
 
-HASHES_AT_PULL = pytest.mark.xfail(strict=True, reason="pull pins what it has not hashed itself")
-
 
 @fault(
     what="It wants a login (401)",
@@ -234,7 +232,6 @@ def test_manifest_that_lies(box: Box, layer: dict[str, Any], code: int, said: st
     left="the weights, which hash; no pin",
     layer={"size": 4175},
 )
-@HASHES_AT_PULL
 def test_manifest_that_lies_about_a_size(box: Box, layer: dict[str, Any]) -> None:
     model = box.publish()
     manifest = json.loads(box.registry.manifests["m/t"])
@@ -354,7 +351,6 @@ def test_blob_that_is_none(box: Box, answer: BlobFault, code: int) -> None:
     "llmctl hashes what was there before, and does not pin what does not hash",
     left="the blobs that Ollama left, until they are repaired or pulled anew",
 )
-@HASHES_AT_PULL
 def test_several_bad_blobs(box: Box) -> None:
     model = box.publish()
     box.registry.blob_fault = "flipped"

@@ -498,7 +498,6 @@ def test_foreign_files(box: Box) -> None:
     happens="exit 1: Ollama takes what is there as it is, llmctl hashes it before it pins",
     left="the damaged blob; no pin",
 )
-@pytest.mark.xfail(strict=True, reason="pull pins what it has not hashed itself")
 def test_pull_over_a_bad_blob(box: Box, registry: Registry) -> None:
     model = box.publish()
     box.server.post("/api/pull", {"model": model.name, "insecure": True})

@@ -96,7 +96,6 @@ class Store(RuleBasedStateMachine):
         self.box.registry.blob_fault = None
         self.damaged: set[str] = set()
         self.cut: set[Path] = set()
-        self.weights: dict[str, str] = {}
         for tag, version in (("a", "1"), ("b", "2")):
             self.move(tag, version)
             self.pull(tag, update=False)
@@ -105,20 +104,23 @@ class Store(RuleBasedStateMachine):
 
     @rule(tag=TAGS, version=VERSIONS)
     def move(self, tag: str, version: str) -> None:
-        self.weights[tag] = self.box.publish(tag, seed=version).weights
+        self.box.publish(tag, seed=version)
 
-    @rule(tag=TAGS)
-    def lie(self, tag: str) -> None:
-        self.box.registry.blob_fault, self.box.registry.spoiled = "flipped", self.weights[tag]
+    @rule(liar=st.booleans())
+    def turn(self, liar: bool) -> None:
+        """From now on every blob has a bit flipped, or none."""
+        self.box.registry.blob_fault = "flipped" if liar else None
 
-    @rule()
-    def tell_the_truth(self) -> None:
-        self.box.registry.blob_fault = None
+    def believed(self) -> None:
+        """Of several bad blobs Ollama deletes one, and keeps the others as they came."""
+        if self.box.registry.blob_fault:
+            self.damaged |= set(self.box.registry.blobs)
 
     # What a person types. One rule of many verbs: hypothesis leaves whole rules out of a run.
 
     @rule(tag=TAGS, update=st.booleans())
     def pull(self, tag: str, update: bool) -> None:
+        self.believed()
         self.typed({0, 1, 5}, *self.words("update" if update else "pull", tag))
 
     @rule(tag=TAGS, aged=st.booleans())
@@ -129,8 +131,9 @@ class Store(RuleBasedStateMachine):
         self.typed({0}, "prune", "--yes")
 
     @precondition(lambda self: self.box.lock.models)
-    @rule()
-    def repair(self) -> None:
+    @rule(liar=st.booleans())
+    def repair(self, liar: bool) -> None:
+        self.turn(liar)
         done = self.typed({0, 1, 4, 5}, "repair", "--yes")
         if done.code == 0:
             assert self.bad() & self.pinned() == set()
@@ -141,6 +144,8 @@ class Store(RuleBasedStateMachine):
     def crash_in_the_middle(self, verb: str, tag: str, moment: int) -> None:
         if verb == "prune":
             self.age()
+        elif verb in {"pull", "update"}:
+            self.believed()
         pin = self.box.lock.pin(self.box.registry.name(f"m:{tag}"))
         if verb == "rm" and pin is not None:
             # The model goes before its pin: a removal that was cut short is reported, and ends at the next.
@@ -151,6 +156,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(tag=TAGS)
     def foreign_pull(self, tag: str) -> None:
+        self.believed()
         self.box.server.request("POST", "/api/pull", {"model": self.box.registry.name(f"m:{tag}"), "insecure": True})
 
     @precondition(lambda self: self.blobs())
