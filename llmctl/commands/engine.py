@@ -10,10 +10,12 @@ import typer
 from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag
 from llmctl.errors import ExitCode
 from llmctl.output import Output
-from llmctl.output.engine import chosen_lines, engine_lines, list_lines, waited_lines
+from llmctl.output.engine import chosen_lines, engine_lines, list_lines, upgraded_lines, waited_lines
 
 if TYPE_CHECKING:
+    from llmctl.core.progress import Progress
     from llmctl.env import Env
+    from llmctl.workflows.upgrade import Change, Upgraded
 
 app = typer.Typer(
     add_completion=False,
@@ -152,7 +154,8 @@ def wait(ctx: typer.Context, profile: ProfileOption = None, json: JsonFlag = Fal
     env: Env = ctx.obj
     out = Output(env, json)
     with out.progress() as progress:
-        waited = waiting.wait(env.engines, env.profile(profile), env.paths.runtime, progress)
+        paused = waiting.hold_back(env.paths.runtime, progress)
+        waited = waiting.wait(env.engines, env.profile(profile), paused, progress)
     out.show(waited, waited_lines)
     return ExitCode.OK
 
@@ -183,3 +186,92 @@ def serve(ctx: typer.Context, profile: ProfileOption = None) -> ExitCode:
     env: Env = ctx.obj
     engine = waiting.serving_engine(env.engines, env.profile(profile))
     process.become([str(engine.executable), "serve"], {**env.environ, **waiting.secrets(env.environ)})
+
+
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+@app.command("upgrade")
+def upgrade(
+    ctx: typer.Context,
+    version: Annotated[str | None, typer.Argument(help="Such as 0.34.0, which is the default.")] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=100, metavar="PERCENT", help="How much slower the new one may be.")
+    ] = 15.0,
+    dry_run: DryRunFlag = False,
+    yes: YesFlag = False,
+    json: JsonFlag = False,
+) -> ExitCode:
+    """Put a newer engine in the place of the one that serves, if it is as good.
+
+    It is installed beside the old one. Then the models are unloaded, the new engine runs them on a port of its own,
+    and digest, placement, answers and speed are compared. Only when they hold is it chosen and the server started
+    anew. Otherwise everything is as it was.
+
+    \b
+    PRECONDITIONS
+      A model is up, on an engine that llmctl installed (llmctl engine use).
+    \b
+    SIDE EFFECTS
+      Installs an engine. No model answers while the new engine is tried: some load times, then as long as some
+      hundred tokens take. The answer says how long. The guard and `llmctl ask` wait meanwhile.
+    \b
+    EXIT CODES
+      0 the new engine serves, or did already
+      1 it could not be installed
+      3 no model is up
+      5 the new engine is not as good, and the old one serves as before; or llmctl does not manage the engine
+    \b
+    EXAMPLE
+      llmctl engine upgrade 0.34.0
+    """
+    env: Env = ctx.obj
+    out = Output(env, json)
+    with out.progress() as progress:
+        work = change(env, out, progress, yes)
+        result = work.upgrade(version, margin, dry_run=dry_run)
+    return show(out, result)
+
+
+@app.command("rollback")
+def rollback(ctx: typer.Context, dry_run: DryRunFlag = False, json: JsonFlag = False) -> ExitCode:
+    """Go back to the engine before the last upgrade.
+
+    The one that serves now is not asked: it may be why. A second rollback goes forward again.
+
+    \b
+    PRECONDITIONS
+      There was an upgrade, and the engine before it is still installed.
+    \b
+    SIDE EFFECTS
+      Starts the server anew with the other engine, loads the models and proves them.
+    \b
+    EXIT CODES
+      0 the engine before serves
+      4 there is none
+      5 it could not be proved, and the newer one serves again
+    \b
+    EXAMPLE
+      llmctl engine rollback
+    """
+    env: Env = ctx.obj
+    out = Output(env, json)
+    with out.progress() as progress:
+        result = change(env, out, progress, yes=False).rollback(dry_run=dry_run)
+    return show(out, result)
+
+
+def change(env: Env, out: Output, progress: Progress, yes: bool) -> Change:
+    """For the profile that is up, as it was brought up."""
+    from llmctl.workflows.upgrade import Change
+
+    state = env.state
+    profile = env.profile(state.profile if state else None)
+    if state is not None and state.require == "partial":
+        profile = profile.partial
+    return Change(profile, env.lock_path(profile), env.services(), progress, out.consent(yes))
+
+
+def show(out: Output, result: Upgraded) -> ExitCode:
+    out.show(result, upgraded_lines)
+    return ExitCode.NO if result.outcome == "kept" else ExitCode.OK

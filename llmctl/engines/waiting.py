@@ -57,14 +57,19 @@ def serving_engine(engines: Engines, profile: Profile) -> Engine:
     return search.engine
 
 
-def wait(engines: Engines, profile: Profile, runtime: Path, progress: Progress) -> Waited:
-    """Pause where the server died often lately, then wait without limit for what the profile requires."""
-    engine = serving_engine(engines, profile)
+def hold_back(runtime: Path, progress: Progress) -> float:
+    """Pause where it was started often lately, whatever ended it; the seconds."""
     seconds = pause(noted(runtime, time.time()))
     if seconds:
-        progress(Step("pause", "pause", detail=f"it ended {FREE_STARTS} times and more lately: {seconds:.0f} s"))
+        progress(Step("pause", "pause", detail=f"started {FREE_STARTS} times and more lately: {seconds:.0f} s"))
         time.sleep(seconds)
         progress(Step("pause", "pause", "done", f"{seconds:.0f} s"))
+    return seconds
+
+
+def wait(engines: Engines, profile: Profile, seconds: float, progress: Progress) -> Waited:
+    """Wait without limit for what the profile requires. `seconds` is what was paused before."""
+    engine = serving_engine(engines, profile)
     if profile.gpu.require == "none":
         return Waited(engine.version, (), seconds, 0.0)
     began = time.monotonic()

@@ -79,6 +79,9 @@ class Install:
         problems = tuple(self.problems(manager))
         if problems and not self.dry_run:
             raise problems[0]
+        if not self.dry_run:
+            # The service's user reads nearly all of it, whatever mask root has.
+            os.umask(0o022)
         site = self.site(manager)
         units = unit_files(site, self.profile, SYSTEM_UNITS)
         steps = perform(self.actions(site, units, manager), self.progress, self.dry_run)

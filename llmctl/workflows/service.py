@@ -100,14 +100,19 @@ def start_engine(manager: Manager, client: Client, progress: Progress) -> None:
     while not answers(client):
         state = manager.show(unit.ENGINE)
         if state.active == "failed":
-            last = (manager.journal(unit.ENGINE, 5) or ["no output"])[-1]
-            raise EngineError(f"{unit.ENGINE} failed ({state.result}): {last[:300]}", manager.shown_status())
+            raise EngineError(f"{unit.ENGINE} failed: {last_words(manager, state)[:300]}", manager.shown_status())
         words = (manager.journal(unit.ENGINE, 1) or [""])[-1] if state.waits else state.active
         if words != said:
             said = words
             progress(Step("unit", "unit", detail=f"{unit.ENGINE}: {words[:200]}"))
         time.sleep(POLL_SECONDS)
     progress(Step("unit", "unit", "done", f"{unit.ENGINE} answers"))
+
+
+def last_words(manager: Manager, state: UnitState) -> str:
+    """Why a unit failed: its own last error, else what systemd calls the result."""
+    errors = [line for line in manager.journal(unit.ENGINE, 50) if line.lower().startswith("error:")]
+    return errors[-1].removeprefix("error:").strip() if errors else state.result
 
 
 def begin(manager: Manager, name: str) -> None:
