@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llmctl.core.token import Token
+
 NANOSECONDS = 1e-9
 
 
@@ -95,13 +97,14 @@ class Usage:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One line of a streamed answer. Only the last has `done_reason` and `usage`."""
+    """One line of a streamed answer. Only the last has `done_reason` and `usage`; `logprobs` where asked for."""
 
     text: str = ""
     thinking: str = ""
     done: bool = False
     done_reason: str | None = None
     usage: Usage | None = None
+    logprobs: tuple[Token, ...] = ()
 
     @classmethod
     def parse(cls, line: dict[str, Any]) -> Chunk:
@@ -112,4 +115,5 @@ class Chunk:
             done=done,
             done_reason=line.get("done_reason") if done else None,
             usage=Usage.parse(line) if done else None,
+            logprobs=tuple(Token.parse(entry) for entry in line.get("logprobs") or ()),
         )

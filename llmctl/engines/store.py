@@ -3,6 +3,9 @@
 An engine grows in a staging folder beside its place. Its marker file is the last thing written there; then the
 folder is renamed into place. What has no marker does not exist. One lock per version keeps two installs apart; the
 kernel drops it when its holder dies.
+
+`current` is a link to the chosen engine and `previous` one to the engine before it. While an upgrade is not proved, a
+note says which links to put back.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from llmctl.system.disk import disk_errors
 
 MARKER = "engine.json"
 CURRENT = "current"
+PREVIOUS = "previous"
+UNPROVED = ".unproved.json"
 STAGING = ".staging-"
 
 
@@ -53,8 +58,61 @@ class Store:
 
     def current(self) -> Engine | None:
         """The engine that was chosen by name, if it is still whole."""
-        link = self.folder / CURRENT
+        return self.linked(CURRENT)
+
+    def previous(self) -> Engine | None:
+        """The engine before the last upgrade, if it is still whole."""
+        return self.linked(PREVIOUS)
+
+    def linked(self, name: str) -> Engine | None:
+        link = self.folder / name
         return self.read(link.resolve()) if link.is_symlink() else None
+
+    def of_program(self, executable: Path) -> Engine | None:
+        """The engine whose program this is; None for one that does not live here."""
+        prefix = executable.resolve().parent.parent
+        return self.read(self.folder / prefix.name) if prefix.parent == self.folder.resolve() else None
+
+    def link(self, name: str, engine: str | None) -> None:
+        """Point `current` or `previous` at the engine with this folder name, at once; None removes the link."""
+        with disk_errors(self.folder):
+            if engine is None:
+                (self.folder / name).unlink(missing_ok=True)
+                return
+            with tempfile.TemporaryDirectory(dir=self.folder, prefix=STAGING) as beside:
+                link = Path(beside) / name
+                link.symlink_to(engine)
+                link.replace(self.folder / name)
+            sync(self.folder)
+
+    def flip(self, engine: Engine, old: Engine) -> None:
+        """Make `engine` the chosen one and `old` the one before. Not proved until `proved` says so."""
+        links = {name: self.target(name) for name in (CURRENT, PREVIOUS)}
+        files.atomic_write(self.folder / UNPROVED, json.dumps({"schema": 1, "to": engine.name, **links}))
+        self.link(PREVIOUS, old.name)
+        self.link(CURRENT, engine.name)
+
+    def target(self, name: str) -> str | None:
+        """The folder name that a link holds."""
+        link = self.folder / name
+        return link.readlink().name if link.is_symlink() else None
+
+    def proved(self) -> None:
+        """What was flipped stays."""
+        with disk_errors(self.folder):
+            (self.folder / UNPROVED).unlink(missing_ok=True)
+
+    def undo_flip(self) -> str | None:
+        """Put the links back to where they were before a flip that was never proved; the name it flipped to."""
+        try:
+            note = json.loads(files.read_bounded(self.folder / UNPROVED, 4096))
+            to, links = str(note["to"]), {name: note[name] for name in (CURRENT, PREVIOUS)}
+        except (LlmctlError, ValueError, KeyError, TypeError):
+            return None
+        for name, engine in links.items():
+            self.link(name, engine)
+        self.proved()
+        return to
 
     def choose(self, name: str) -> Engine:
         """Make the engine with this folder name or version the chosen one. Raises NotFound."""
@@ -65,15 +123,11 @@ class Store:
             installed = ", ".join(engine.name for engine in engines) or "none"
             raise NotFound(f"no private engine {name}; installed: {installed}", f"llmctl engine install {name}")
         engine = best(matching, Rule(cpu_only_allowed=False)) or matching[0]
-        with disk_errors(self.folder), tempfile.TemporaryDirectory(dir=self.folder, prefix=STAGING) as beside:
-            link = Path(beside) / CURRENT
-            link.symlink_to(engine.prefix.name)
-            link.replace(self.folder / CURRENT)
+        self.link(CURRENT, engine.name)
         return engine
 
     def forget_choice(self) -> None:
-        with disk_errors(self.folder):
-            (self.folder / CURRENT).unlink(missing_ok=True)
+        self.link(CURRENT, None)
 
     @contextmanager
     def locked(self, version: str, waiting: Callable[[], None]) -> Iterator[None]:
