@@ -22,7 +22,7 @@ After every one of them the same must hold:
   what llmctl has not finished lies in `.llmctl/` in the store.
 - The lock file loads. It is written as a whole or not at all.
 - Nothing that hashed and was pinned is gone.
-- The next run goes on from the bytes that are there.
+- The next run goes on from the bytes that are there; where it cannot, the table says so.
 
 "Nothing" in the last column means: no model, no blob, no pin that was not there before.
 """

@@ -132,8 +132,8 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 @fault(
     what="A blob is a folder",
     how="a folder of its name",
-    happens="`verify` exits 5 and says so; `repair` puts a file in its place, if the folder is empty",
-    left="the model as it was pinned",
+    happens="`verify` exits 5 and says so; `repair` puts a file in its place",
+    left="the model as it was pinned; the folder in `.llmctl/`",
     damage="folder",
 )
 @fault(
@@ -351,7 +351,7 @@ def manifest_of(box: Box) -> Path:
 @fault(
     what="The alias is deleted",
     how="`ollama rm` of the alias",
-    happens="`verify` exits 5, `missing`; `repair` and `pull` bring it back without a download",
+    happens="`verify` exits 5, `missing`; `repair` brings it back without a download",
     left="the model as it was pinned",
     how_spoiled="deleted",
 )
@@ -495,16 +495,34 @@ def test_foreign_files(box: Box) -> None:
 @fault(
     what="Pull meets a damaged blob that is there already",
     how="the weights in the store under their name, one bit flipped, no pin",
-    happens="exit 1: Ollama takes what is there as it is, llmctl hashes it before it pins",
+    happens="exit 1, `damaged_blob`: Ollama takes what is there as it is, llmctl hashes it before it pins; the hint is "
+    "the command that deletes it and pulls again",
     left="the damaged blob; no pin",
 )
-def test_pull_over_a_bad_blob(box: Box, registry: Registry) -> None:
+def test_pull_over_a_bad_blob(box: Box) -> None:
     model = box.publish()
     box.server.post("/api/pull", {"model": model.name, "insecure": True})
     flip(box.blob(model.weights))
     done = box("pull", model.name)
-    if done.code == 0:
-        box.sound()
-    else:
-        assert model.weights[7:19] in done.err
-        assert box.lock.models == ()
+    assert done.code == 1
+    assert model.weights in done.err
+    assert f"hint: rm -r {box.blob(model.weights)} && llmctl pull {model.name}" in done.err
+    assert box.lock.models == ()
+    box.blob(model.weights).unlink()
+    assert box("pull", model.name).code == 0
+    box.sound()
+
+
+@fault(
+    what="Pull meets a model whose weights are gone",
+    how="the manifest in the store, its weights deleted, no pin",
+    happens="exit 0: the model is pulled again",
+    left="the model, pinned",
+)
+def test_pull_over_a_missing_blob(box: Box) -> None:
+    model = box.publish()
+    box.server.post("/api/pull", {"model": model.name, "insecure": True})
+    box.blob(model.weights).unlink()
+    done = box("pull", model.name)
+    assert done.code == 0, done.err
+    box.sound()
