@@ -265,6 +265,8 @@ class Guard:
         self.decisions[name] = decision
         self._tell(name, finding, decision)
         if decision.action is not None:
+            if decision.action == "load":
+                self.memories[name] = replace(self.memories[name], load_error=None)
             self.errands.start(decision.action, name, self.mender.step(decision.action, model, finding.reason))
         elif finding.good:
             self._record(model, look, finding)
@@ -293,7 +295,9 @@ class Guard:
     def _tell(self, name: str, finding: Finding, decision: Decision) -> None:
         """An event when something else is the case than before, or when something is done."""
         state = (QUIET.get(finding.reason, finding.reason), decision.degraded)
-        if decision.action == "probe" or (state == self._told.get(name) and decision.action is None):
+        # A probe changes nothing, and is told of only when it fails.
+        action = None if decision.action == "probe" else decision.action
+        if state == self._told.get(name) and action is None:
             return
         self._told[name] = state
         self._say(
@@ -301,7 +305,7 @@ class Guard:
                 time.time(),
                 name,
                 finding.reason,
-                decision.action,
+                action,
                 finding.words,
                 finding.expected,
                 finding.observed,

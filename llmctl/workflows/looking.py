@@ -93,7 +93,7 @@ class Lookout:
         resumed, self._slept = clocks.resumed(self._slept, slept), slept
         self._looks += 1
         common = Look(self.clock(), self.owner, "absent", resumed=resumed, errand=errand)
-        if (pause := self.pause()) is not None:
+        if (pause := self.pause(errand)) is not None:
             return [replace(common, pause=pause) for _ in self.models]
         seen = self._look_at_server()
         found = replace(
@@ -109,10 +109,11 @@ class Lookout:
         if seen.answer != "answers":
             return [found for _ in self.models]
         loaded = tuple(self._loaded(model) for model in seen.loaded)
-        found = replace(found, loaded=loaded, others_busy=self._others_busy(seen), sees_processes=self.pid is not None)
+        found = replace(found, loaded=loaded, sees_processes=self.pid is not None)
         self._know_aliases()
         for model in self.models:
             model.runner = self._runner(model)
+        found = self._look_at_others(found, seen)
         self._look_at_gpus(resumed)
         return [self._of_model(found, model, seen, slots) for model in self.models]
 
@@ -120,8 +121,8 @@ class Lookout:
     def pid(self) -> int | None:
         return self.running.pid if self.running else None
 
-    def pause(self) -> Pause | None:
-        """Why hands are kept off. A lease whose holder died is ended here."""
+    def pause(self, errand: Errand | None = None) -> Pause | None:
+        """Why hands are kept off. A lease whose holder died is ended here. An errand may itself have the lock."""
         runtime, state = self.server.paths.runtime, self.server.paths.state
         lease = pauses.leased(runtime)
         if lease is not None and lease.alive:
@@ -132,7 +133,8 @@ class Lookout:
         if hold is not None:
             until = "" if hold.until_seconds is None else f", until {clock_time(hold.until_seconds)}"
             return Pause("held", f"held by {hold.by}{until}")
-        return Pause("held", "another llmctl is at work here") if at_work(state / "up.lock") else None
+        mine = errand is not None and errand.action in {"restart_engine", "reset_uvm"}
+        return Pause("held", "another llmctl is at work here") if not mine and at_work(state / "up.lock") else None
 
     # The server
 
@@ -249,17 +251,19 @@ class Lookout:
     def _store(self) -> Path | None:
         return Path(self.running.store) if self.running and self.running.store else None
 
-    def _others_busy(self, seen: ServerSeen) -> bool | None:
+    def _look_at_others(self, look: Look, seen: ServerSeen) -> Look:
         """Whether another runner of this server did something since the last look; by its keep-alive where its
         process cannot be seen, which ends later after each answer."""
         digests = {digest for model in self.models for digest in model.want.digests}
         others = [model for model in seen.loaded if model.digest not in digests]
+        everything = len(seen.loaded) - len(others) >= len(self.models)
         before, self._others = self._others, None
-        if not others:
-            return False
-        runners = tuple((found.pid, found.cpu_seconds) for found in self._other_runners())
+        if everything and not others:
+            return replace(look, others_busy=False)
+        runners = tuple((found.pid, found.cpu_seconds, found.read_bytes) for found in self._other_runners())
         self._others = runners or tuple(model.expires_at for model in others)
-        return None if before is None else before != self._others
+        busy = None if before is None else before != self._others
+        return replace(look, others_busy=busy, other_runners=bool(runners))
 
     def _other_runners(self) -> Iterator[Vitals]:
         mine = {model.runner.pid for model in self.models if model.runner}

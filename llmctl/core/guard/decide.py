@@ -85,7 +85,8 @@ def decide(
         return Decision(None, degraded=bool(finding.remedy) and not passing), budget
     if budget.is_spent(model, finding.reason):
         return Decision(None, degraded=True), budget
-    if look.errand is not None and finding.reason != "stuck":
+    if look.errand is not None and not (finding.reason == "stuck" and look.errand.action in {"load", "probe"}):
+        # Only what waits for something stuck is not waited for.
         return Decision(None), budget
     action, waits = _next(model, finding, budget, now, limits, can)
     if action is not None:

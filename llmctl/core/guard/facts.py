@@ -144,7 +144,8 @@ class Look:
     """Everything that one look saw. Times are of the monotonic clock; None is unknown.
 
     sees_processes: this user can tell which processes are the server's, so that a runner that is not seen is not
-    there. others_busy: whether another runner of the server did something since the last look. alias: what
+    there. others_busy: whether another runner of the server did something since the last look; other_runners: whether
+    one is there, which /api/ps shows only once it has loaded. alias: what
     the server has under the alias. gained_bytes: what all GPUs gained across the load. buffers in `witnesses`.
     """
 
@@ -160,6 +161,7 @@ class Look:
     sees_processes: bool = False
     runner: Runner | None = None
     others_busy: bool | None = None
+    other_runners: bool = False
     alias: Literal["there", "gone", "other"] | None = None
     gpu: GpuState = "unknown"
     gpu_words: str = ""
@@ -180,7 +182,10 @@ class Eviction:
 
 @dataclass(frozen=True)
 class Memory:
-    """What was seen of one model before. `judged` is the reason of the last look, `probed` is about this runner."""
+    """What was seen of one model before. `judged` is the reason of the last look, `probed…` is about this runner.
+
+    `mark` is what the runner had done when it last came further; `gone`: nobody is known yet who took its place.
+    """
 
     server_identity: str | None = None
     server_cpu_seconds: float | None = None
@@ -197,6 +202,7 @@ class Memory:
     probe_seconds: float | None = None
     probe_error: str | None = None
     load_error: str | None = None
+    gone: bool = False
     evictions: tuple[Eviction, ...] = ()
     judged: Reason | None = None
 

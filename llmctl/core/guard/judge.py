@@ -107,8 +107,10 @@ def _not_there(want: Want, look: Look, memory: Memory, limits: Limits) -> Findin
         return Finding("loading", f"{want.name} is being loaded", expected, "a load under way")
     others = ", ".join(model.name for model in look.loaded)
     observed = f"{others} loaded" if others else "no model loaded"
-    if look.loaded and elapsed(memory.others_quiet_since, look) < limits.quiet_seconds:
-        words = f"{want.name} is not loaded; {others} is, and in use: it is loaded again once that is idle"
+    foreign = bool(look.loaded) or look.other_runners
+    if foreign and elapsed(memory.others_quiet_since, look) < limits.quiet_seconds:
+        told = f"{others} is, and in use" if others else "another model is being loaded"
+        words = f"{want.name} is not loaded; {told}: it is loaded again once that is idle"
         return Finding("evicted", words, expected, observed, remedy=evictors(memory))
     failed = f"; the last load failed: {memory.load_error}" if memory.load_error else ""
     remedy = (memory.load_error and f"llmctl up says more: {memory.load_error}") or evictors(memory)

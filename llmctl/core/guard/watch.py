@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from llmctl.core.guard.facts import Eviction, Look, Memory, Want, entry_of, ours
+from llmctl.core.guard.facts import Eviction, Loaded, Look, Memory, Want, entry_of, ours
 
-# What an idle runner does not reach between two looks: the questions of the guard themselves cost a little.
+# What an idle runner does not reach in a minute of looks, whose own questions cost it a little.
 IDLE_CPU_SECONDS = 0.02
 IDLE_READ_BYTES = 1 << 20
 
@@ -22,13 +22,10 @@ def watch(memory: Memory, want: Want, look: Look) -> Memory:
     memory = _watch_server(memory, look)
     memory = _watch_runner(memory, look)
     others = [model for model in look.loaded if not ours(want, model)]
-    quiet = look.others_busy is False or not others
+    quiet = look.others_busy is False or not (others or look.other_runners)
     entry = entry_of(want, look)
     stopping = entry is not None and entry.stays_seconds is not None and entry.stays_seconds < 0
-    gone = look.server == "answers" and entry is None and memory.was_resident
-    if gone and others and memory.judged in {"resident", "busy", "probe_slow"}:
-        evictions = (*memory.evictions, Eviction(now, others[0].name, others[0].context))[-32:]
-        memory = replace(memory, evictions=evictions)
+    memory = _watch_place(memory, look, there=entry is not None, others=others)
     return replace(
         memory,
         others_quiet_since=_since(memory.others_quiet_since, quiet, now),
@@ -36,6 +33,17 @@ def watch(memory: Memory, want: Want, look: Look) -> Memory:
         was_resident=memory.was_resident or entry is not None,
         probe_wanted=memory.probe_wanted or look.resumed,
     )
+
+
+def _watch_place(memory: Memory, look: Look, *, there: bool, others: list[Loaded]) -> Memory:
+    """Who took its place; a model that is still being loaded is not named yet."""
+    if there or look.server != "answers":
+        return replace(memory, gone=False)
+    gone = memory.gone or memory.judged in {"resident", "busy", "probe_slow"}
+    if not (gone and others):
+        return replace(memory, gone=gone)
+    new = Eviction(look.at_seconds, others[0].name, others[0].context)
+    return replace(memory, gone=False, evictions=(*memory.evictions, new)[-32:])
 
 
 def _since(before: float | None, holds: bool, now: float) -> float | None:
@@ -73,16 +81,17 @@ def _watch_runner(memory: Memory, look: Look) -> Memory:
             probe_seconds=None,
             stopping_since=None,
         )
-    advancing = memory.mark is not None and moved(memory.mark, mark)
+    # Since it last came further, so that a slow machine does not look like a dead one.
+    advancing = memory.mark is None or moved(memory.mark, mark)
     return replace(
         memory,
-        mark=mark,
+        mark=mark if advancing else memory.mark,
         advancing=advancing or bool(runner.processing and runner.state != "T"),
         advanced_at=look.at_seconds if advancing or memory.advanced_at is None else memory.advanced_at,
     )
 
 
 def moved(before: tuple[float, int | None, int | None], now: tuple[float, int | None, int | None]) -> bool:
-    """Whether CPU time, what was read, or memory of the GPU tell of work between two looks."""
+    """Whether CPU time, what was read, or memory of the GPU tell of work between two marks."""
     cpu, read, gpu = (0.0 if a is None or b is None else abs(b - a) for a, b in zip(before, now, strict=True))
     return cpu > IDLE_CPU_SECONDS or read > IDLE_READ_BYTES or gpu > 0
