@@ -282,6 +282,7 @@ def test_announced_as_another(box: Box) -> None:
     left="nothing",
     answer="missing",
     code=4,
+    partial=False,
 )
 @fault(
     what="Every blob fails (500)",
@@ -290,6 +291,7 @@ def test_announced_as_another(box: Box) -> None:
     left="nothing",
     answer="failing",
     code=1,
+    partial=False,
 )
 @fault(
     what="A login page answers in place of a blob",
@@ -298,6 +300,7 @@ def test_announced_as_another(box: Box) -> None:
     left="an empty `-partial` of Ollama's",
     answer="page",
     code=1,
+    partial=True,
 )
 @fault(
     what="It names no Location for a blob",
@@ -306,6 +309,7 @@ def test_announced_as_another(box: Box) -> None:
     left="an empty `-partial` of Ollama's",
     answer="nowhere",
     code=1,
+    partial=True,
 )
 @fault(
     what="A blob is short by one byte",
@@ -314,6 +318,7 @@ def test_announced_as_another(box: Box) -> None:
     left="nothing: Ollama deletes what does not hash",
     answer="short",
     code=1,
+    partial=False,
 )
 @fault(
     what="A blob is long by one byte",
@@ -322,6 +327,7 @@ def test_announced_as_another(box: Box) -> None:
     left="nothing: Ollama deletes what does not hash",
     answer="long",
     code=1,
+    partial=False,
 )
 @fault(
     what="A blob of the right length has other bytes",
@@ -330,14 +336,18 @@ def test_announced_as_another(box: Box) -> None:
     left="nothing: Ollama deletes what does not hash",
     answer="flipped",
     code=1,
+    partial=False,
 )
-def test_blob_that_is_none(box: Box, answer: BlobFault, code: int) -> None:
+def test_blob_that_is_none(box: Box, answer: BlobFault, code: int, partial: bool) -> None:
     model = box.publish()
     box.registry.blob_fault, box.registry.spoiled = answer, model.weights
     done = box("pull", model.name)
     assert (done.code, done.out) == (code, ""), done.err
     assert "hint: " in done.err
     box.nothing_happened()
+    left = list((box.store / "blobs").glob(f"{box.blob(model.weights).name}*"))
+    assert any(path.name.endswith("-partial") for path in left) is partial
+    assert sum(path.stat().st_blocks for path in left if path.name.endswith("-partial")) == 0
     box.registry.blob_fault = None
     assert box("pull", model.name).code == 0
     assert box.lock.models[0].weights_digest == model.weights
