@@ -103,7 +103,7 @@ def status(server: Server, client: Client | None, state: ServerState | None) -> 
     except ServerNotRunning as error:
         return stopped("; ".join(filter(None, [error.message, leased])), state)
     if state is None:
-        return unrecorded(client, version, loaded)
+        return unrecorded(client, version, loaded, server.owned())
     owned = server.owned() if state.owner != "foreign" else None
     host = Host(owned is not None, owned.pid if owned else None)
     models = tuple(model_status(model, loaded, host, state.require, state.store) for model in state.models)
@@ -133,11 +133,11 @@ def owner_of(owned: process.Process | None) -> str:
     return "systemd" if systemd.around(owned.pid) else "llmctl"
 
 
-def unrecorded(client: Client, version: str, loaded: list[LoadedModel]) -> Status:
-    """A server that answers, and that llmctl has never been told to use."""
+def unrecorded(client: Client, version: str, loaded: list[LoadedModel], owned: process.Process | None) -> Status:
+    """A server that answers, and that no `up` has recorded."""
     return Status(
         state="running",
-        owner="foreign",
+        owner=owner_of(owned),
         profile=None,
         base_url=client.base_url,
         engine_version=version,
