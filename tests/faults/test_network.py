@@ -138,6 +138,51 @@ def test_the_weights_come_with_trouble(box: Box, answer: str, at_most: float) ->
 
 
 @fault(
+    what="The connection is reset in the middle of a repair",
+    how="RST after half of 1 MiB, once",
+    happens="exit 0: llmctl asks for what is missing after a second",
+    left="the model as it was pinned",
+    answer="reset",
+    at_most=1.5,
+)
+@fault(
+    what="The connection ends in the middle of a repair",
+    how="the end after half of 1 MiB, once",
+    happens="exit 0: llmctl asks for the rest after a second, and for the rest only",
+    left="the model as it was pinned",
+    answer="truncated",
+    at_most=1.0,
+)
+@fault(
+    what="A repair's bytes stop and the connection stays",
+    how="half of 1 MiB, then silence, once",
+    happens="exit 0: after thirty seconds without a byte (shortened in the test) llmctl asks for the rest only",
+    left="the model as it was pinned",
+    answer="stall",
+    at_most=1.0,
+)
+@fault(
+    what="The registry of a repair knows no ranges",
+    how="200 with the whole blob for every range",
+    happens="exit 0",
+    left="the model as it was pinned",
+    answer="whole",
+    at_most=1.0,
+)
+def test_a_repair_with_trouble(box: Box, answer: str, at_most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmctl.system.blob_download.STALL_SECONDS", 0.5)
+    model = box.pulled(size_bytes=MIB)
+    box.blob(model.weights).write_bytes(b"damaged")
+    box.registry.sent.clear()
+    box.registry.spoiled = model.weights
+    box.registry.blob_fault, box.registry.blob_faults_left = answer, 1  # type: ignore[assignment]
+    done = box("repair", "--yes")
+    assert done.code == 0, done.err
+    assert model.size_bytes <= box.registry.sent[model.weights] <= at_most * model.size_bytes + PIECE_BYTES
+    box.sound()
+
+
+@fault(
     what="The weights stop in the middle and the connection stays",
     how="half of 8 MiB, then silence; the person presses Ctrl-C",
     happens="exit 130; the next pull asks for the rest, and for the rest only",
