@@ -22,7 +22,7 @@ from llmctl.core.token import Token
 # Mean of |difference of the natural logarithms of a token's probability| over all tokens compared.
 DIFFERENCE_LIMIT = 0.15
 # Two tokens are a close call where their probabilities are within this factor's logarithm of each other.
-CLOSE_CALL = 1.0
+CLOSE_CALL = 0.5
 # How much slower the new one may be: runs beside each other differ by some percent on a quiet machine.
 DEFAULT_MARGIN_PERCENT = 15.0
 

@@ -37,10 +37,10 @@ PROMPTS = (
     "def fibonacci(n):\n",
     "Water boils at",
 )
-ANSWER_TOKENS = 24
+ANSWER_TOKENS = 16
 RIVALS = 5
 SPEED_PROMPT = "Once upon a time"
-SPEED_TOKENS = 32
+SPEED_TOKENS = 24
 SPEED_RUNS = 5
 # The likeliest token always.
 SAMPLING = {"temperature": 0, "seed": 1}

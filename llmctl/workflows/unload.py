@@ -73,11 +73,13 @@ def clear(client: Client, state: ServerState, server: Server, mine: Sequence[Loa
 
 
 def runners_of(server: Server, state: ServerState) -> list[int]:
-    """The processes that have the models. Of an attached server only those of the pinned ones are known."""
-    if state.owner != "foreign":
-        return [one.pid for one in server.processes() if "serve" not in one.argv[1:]]
-    found = (process.runner_of(model.weights_digest, None) for model in state.models)
-    return [one.pid for one in found if one is not None]
+    """The processes that have the models: those of the server of `state`, as far as they can be seen."""
+    owned = server.owned() if state.owner != "foreign" else None
+    here = owned or process.listener(int(state.base_url.rpartition(":")[2]))
+    # Another server may run the same weights; without this one's pid nobody can tell its runner from theirs.
+    pinned = [process.runner_of(model.weights_digest, here.pid) for model in state.models] if here else []
+    marked = [one for one in server.processes() if "serve" not in one.argv[1:]] if owned else []
+    return sorted({one.pid for one in (*pinned, *marked) if one is not None})
 
 
 def wait_for_runners(pids: Sequence[int], progress: Progress) -> None:

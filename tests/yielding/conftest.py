@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,11 @@ __all__ = ["llmctl", "prepared", "ready"]
 
 
 @pytest.fixture
-def up(llmctl: Llmctl, ready: str) -> Iterator[str]:
+def up(llmctl: Llmctl, ready: str) -> str:
     """A profile that is up: its model is resident and proved."""
     done = llmctl("up", ready)
     assert done.code == 0, done.err
-    yield ready
+    return ready
 
 
 @pytest.fixture
