@@ -29,6 +29,11 @@ def _ollama() -> Part:
     return Part(True, f"{found.version} in {found.root}") if found else Part(False, engine.MISSING)
 
 
+def _engines() -> Part:
+    reason = engine.second_unavailable()
+    return Part(reason is None, reason or f"{engine.SECOND_VERSION} beside it, for upgrades")
+
+
 def _rpc() -> Part:
     found = engine.find()
     if found is None:
@@ -83,6 +88,7 @@ def _program(name: str) -> Callable[[], Part]:
 
 FINDERS: dict[str, Callable[[], Part]] = {
     "ollama": _ollama,
+    "engines": _engines,
     "model": _model,
     "rpc": _rpc,
     "nvml": _nvml,

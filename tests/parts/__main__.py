@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from tests.parts import lines, oci_tools, part, required
+from tests.parts import engine, lines, oci_tools, part, required
 
 oci_tools.build_oras()
+if "engines" in required():
+    engine.build_second()
 print("\n".join(lines()))
 sys.exit(any(not part(name).real for name in required()))
