@@ -20,7 +20,7 @@ from llmctl.core.model import ModelRef
 from llmctl.core.placement import Buffer, Witnesses, parse_buffers
 from llmctl.errors import LlmctlError, PortInUse, ServerNotRunning, ServerUnreachable
 from llmctl.library import weights
-from llmctl.system import clocks, gpu_health, pauses, process, systemd, vitals
+from llmctl.system import clocks, gpu_health, pauses, process, vitals
 from llmctl.system.store import Store
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ AFRESH_LOOKS = 12
 GPU_SHARE = 0.0005
 # A load writes some 40 KB; the whole tail is read only where the lines are not among the last.
 LOG_BYTES = 256 << 10
-JOURNAL_LINES = 4000
 BUFFER_TRIES = 3
 STOPPED = frozenset({"T", "t"})
 # The year of a keep-alive that never ends (ollama prints "Forever" beyond 20 years).
@@ -198,14 +197,10 @@ class Lookout:
     def _owner(self) -> Owner:
         """Whose server it is; where none runs, whose it would be."""
         if self.running is None:
-            return "systemd" if self._service is not None else "llmctl"
-        if self.pid and systemd.around(self.pid):
-            return "systemd"
+            if (service := self.server.service) is None:
+                return "llmctl"
+            return "systemd" if service.engine else "foreign"
         return self.running.owner
-
-    @property
-    def _service(self) -> systemd.Installed | None:
-        return systemd.installed(self.server.paths, self.server.environ)
 
     # What is loaded
 
@@ -373,15 +368,9 @@ class Lookout:
 
     def _read_buffers(self, model: Watched) -> tuple[Buffer, ...] | None:
         digest = model.want.weights_digest
-        if self.owner == "llmctl":
-            return parse_buffers(self.server.log(LOG_BYTES), digest) or parse_buffers(self.server.log(), digest)
-        service = self._service
-        if self.owner == "systemd" and service is not None:
-            from llmctl.core import unit
-
-            lines = systemd.Manager(service.scope, self.server.environ).journal(unit.ENGINE, JOURNAL_LINES)
-            return parse_buffers("\n".join(lines), digest)
-        return None
+        if self.owner == "foreign":
+            return None
+        return parse_buffers(self.server.log(LOG_BYTES), digest) or parse_buffers(self.server.log(), digest)
 
     def _look_at_gpus(self, at_once: bool) -> None:
         now = self.clock()

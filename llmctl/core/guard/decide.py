@@ -81,7 +81,7 @@ def decide(
         return _probe(model, finding, look, memory, budget, limits, can)
     if not finding.steps:
         # What has no step but a remedy is for a person; what has neither passes by itself.
-        passing = finding.reason in {"busy", "loading", "evicted", "wrong_context"}
+        passing = finding.reason in {"busy", "loading", "evicted", "wrong_context", "wrong_digest", "on_cpu", "partial"}
         return Decision(None, degraded=bool(finding.remedy) and not passing), budget
     if budget.is_spent(model, finding.reason):
         return Decision(None, degraded=True), budget

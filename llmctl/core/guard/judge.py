@@ -17,6 +17,7 @@ from llmctl.core.guard.facts import (
     elapsed,
     entry_of,
     idle,
+    ours,
 )
 from llmctl.core.placement import Claim, Proof, Witnesses
 from llmctl.core.placement import judge as judge_placement
@@ -52,6 +53,8 @@ def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
     if entry is None:
         return _not_there(want, look, memory, limits)
     if look.sees_processes and look.runner is None:
+        if (waits := _others_first(want, look, memory, limits)) is not None:
+            return waits
         return Finding(
             "not_running",
             f"the runner of {want.name} has ended",
@@ -101,17 +104,14 @@ def _not_there(want: Want, look: Look, memory: Memory, limits: Limits) -> Findin
     expected = f"{want.alias} loaded"
     if look.runner is not None:
         return _load_under_way(want, look, memory, limits, expected)
+    if (waits := _others_first(want, look, memory, limits)) is not None:
+        return waits
     if look.alias in {"gone", "other"}:
-        return _wrong_alias(want, look)
+        return _wrong_alias(want, look, memory)
     if look.errand is not None and look.errand.action == "load":
         return Finding("loading", f"{want.name} is being loaded", expected, "a load under way")
     others = ", ".join(model.name for model in look.loaded)
     observed = f"{others} loaded" if others else "no model loaded"
-    foreign = bool(look.loaded) or look.other_runners
-    if foreign and elapsed(memory.others_quiet_since, look) < limits.quiet_seconds:
-        told = f"{others} is, and in use" if others else "another model is being loaded"
-        words = f"{want.name} is not loaded; {told}: it is loaded again once that is idle"
-        return Finding("evicted", words, expected, observed, remedy=evictors(memory))
     failed = f"; the last load failed: {memory.load_error}" if memory.load_error else ""
     remedy = (memory.load_error and f"llmctl up says more: {memory.load_error}") or evictors(memory)
     if memory.server_identity not in {None, look.server_identity}:
@@ -121,6 +121,18 @@ def _not_there(want: Want, look: Look, memory: Memory, limits: Limits) -> Findin
         return Finding("loading", f"{want.name} is not loaded yet{failed}", expected, observed, RELOAD, remedy)
     by = f" by {others}" if others else ""
     return Finding("evicted", f"{want.name} was unloaded{by}{failed}", expected, observed, RELOAD, remedy)
+
+
+def _others_first(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding | None:
+    """A foreign model that is in use, or still being loaded, is waited for."""
+    others = ", ".join(model.name for model in look.loaded if not ours(want, model))
+    foreign = bool(others) or look.other_runners
+    if not foreign or elapsed(memory.others_quiet_since, look) >= limits.quiet_seconds:
+        return None
+    told = f"{others} is, and in use" if others else "another model is being loaded"
+    words = f"{want.name} is not loaded; {told}: it is loaded again once that is idle"
+    observed = f"{others} loaded" if others else "another model under way"
+    return Finding("evicted", words, f"{want.alias} loaded", observed, remedy=evictors(memory))
 
 
 def _load_under_way(want: Want, look: Look, memory: Memory, limits: Limits, expected: str) -> Finding:
@@ -133,16 +145,17 @@ def _load_under_way(want: Want, look: Look, memory: Memory, limits: Limits, expe
     return Finding("stuck", words, expected, "a runner that does nothing", UNSTICK, RUNNER_REMEDY)
 
 
-def _wrong_alias(want: Want, look: Look) -> Finding:
+def _wrong_alias(want: Want, look: Look, memory: Memory) -> Finding:
     gone = look.alias == "gone"
     words = f"the server no longer has {want.alias}" if gone else f"{want.alias} stands for other weights"
+    steps: tuple[Step, ...] = (("load", 2),) if idle(look, memory) else ()
     observed = "no such model" if gone else "another digest"
     return Finding(
         "wrong_digest",
         words,
         f"weights {want.weights_digest[7:19]}",
         observed,
-        (("load", 2),),
+        steps,
         f"{want.regain} gets it",
     )
 
@@ -152,7 +165,7 @@ def _there(want: Want, look: Look, memory: Memory, limits: Limits, entry: Loaded
     if (stuck := _stuck(want, look, memory, limits)) is not None:
         return stuck
     if look.alias in {"gone", "other"}:
-        return _wrong_alias(want, look)
+        return _wrong_alias(want, look, memory)
     if want.context != entry.context:
         waiting = "" if idle(look, memory) else ": it is loaded again once it is idle"
         words = f"a client loaded {want.name} with a context of {entry.context}{waiting}"

@@ -54,8 +54,9 @@ def _since(before: float | None, holds: bool, now: float) -> float | None:
 
 
 def _watch_server(memory: Memory, look: Look) -> Memory:
-    moved = look.server_cpu_seconds != memory.server_cpu_seconds
-    deaf = look.server == "silent" and not (moved and look.server_cpu_seconds is not None)
+    before, now = memory.server_cpu_seconds, look.server_cpu_seconds
+    works = before is not None and now is not None and before != now
+    deaf = look.server == "silent" and not works
     return replace(
         memory,
         server_cpu_seconds=look.server_cpu_seconds,
