@@ -87,7 +87,8 @@ def usable(look: Callable[[], tuple[devices.Device, ...]], progress: Progress) -
         waited = time.monotonic() - began
         if waited >= minutes * SAY_SECONDS:
             detail = "the engine names no GPU yet" + (f"; {minutes} min by now" if minutes else "")
-            progress(Step("gpu", "gpu", "running", detail))
+            # A step of its own each time: one that runs would be said again every few seconds.
+            progress(Step(f"gpu {minutes}", "gpu", "skipped", detail))
             minutes += 1
         time.sleep(POLL_SECONDS)
     return found
