@@ -34,7 +34,7 @@ def _lines(result: PruneResult, verb: str, freed: str, width: int) -> list[str]:
     if result.aliases or result.files:
         rows.append((freed, size(result.freed_bytes)))
     else:
-        rows.append(("nothing", f"{'would go' if verb != 'removed' else 'was removed'}"))
+        rows.append((verb, "nothing"))
     rows += [("note", note) for note in result.notes]
     rows += [("with root's rights", result.remedy or "")]
     return pairs(rows, width)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from llmctl.core.model import ModelRef, alias_for
 from llmctl.core.pin import Lock, LockError
 from llmctl.errors import ConsentNeeded, LlmctlError, NotFound
 from llmctl.library.inventory import LibraryEntry, from_server, from_store, listed
 from llmctl.library.usage import KnownLock
 from llmctl.system.store import Store
+from llmctl.workflows.inventory import findings
 from tests.library.conftest import STARTER_DIGEST, Desk
 from tests.library.test_pins import PIN
 from tests.registry_server import Registry
@@ -178,3 +180,22 @@ def test_a_lock_that_is_a_folder_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(LlmctlError, match="folder"):
         lock_file.read(tmp_path)
+
+
+def test_a_stand_in_is_said_to_be_one() -> None:
+    name, pin = "qwen2.5:0.5b", "0" * 12
+    entry = LibraryEntry(
+        name=name,
+        alias=alias_for(ModelRef.parse("gemma3-270m-starter:q4_K_M"), pin),
+        source="starter",
+        digest=pin,
+        size_bytes=1,
+        quantization="Q4_K_M",
+        pin_state="pinned",
+        loaded=False,
+    )
+    (said,) = findings(entry)
+    assert "gemma3-270m-starter:q4_K_M, the small starter, stands in for qwen2.5:0.5b" in said
+    assert said.endswith("llmctl pull qwen2.5:0.5b --update")
+    own = replace(entry, name="gemma3-270m-starter:q4_K_M")
+    assert findings(own) == []

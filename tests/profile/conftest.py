@@ -20,7 +20,9 @@ NOBODY = 65534
 def paths(home: Path, tmp_path: Path) -> Paths:
     """llmctl's folders under the test's own HOME, and no system-wide profile."""
     found = paths_module.from_environment(os.environ)
-    return Paths(found.config, found.data, found.state, found.cache, found.engines, found.runtime, tmp_path / "etc/profile.yaml")
+    return Paths(
+        found.config, found.data, found.state, found.cache, found.engines, found.runtime, tmp_path / "etc/profile.yaml"
+    )
 
 
 @pytest.fixture
