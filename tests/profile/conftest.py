@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,7 @@ NOBODY = 65534
 @pytest.fixture
 def paths(home: Path, tmp_path: Path) -> Paths:
     """llmctl's folders under the test's own HOME, and no system-wide profile."""
-    found = paths_module.from_environment(os.environ)
-    return Paths(
-        found.config, found.data, found.state, found.cache, found.engines, found.runtime, tmp_path / "etc/profile.yaml"
-    )
+    return replace(paths_module.from_environment(os.environ), system_profile=tmp_path / "etc/profile.yaml")
 
 
 @pytest.fixture
