@@ -207,7 +207,7 @@ class Guard:
             self._stamp, self._own = None, own
             self._know_targets()
             looks = self.lookout.look(slots=True)
-        found = [self._missing_model(name) for name in self._missing]
+        found = [as_found_of(name, not_pinned(name), Decision(None, degraded=True)) for name in self._missing]
         for model, look in zip(self.lookout.models, looks, strict=True):
             memory = watch(Memory(was_resident=True), model.want, look)
             found.append(as_found(model, judge(model.want, look, memory, self.limits), Decision(None)))
@@ -241,8 +241,7 @@ class Guard:
         self.memories = {model.want.name: self.memories.get(model.want.name, Memory()) for model in models}
 
     def _missing_model(self, name: str) -> Found:
-        words = f"{name} is not pinned yet, so there is nothing to keep"
-        finding = Finding("degraded", words, "a pin in the lock", "none", remedy="llmctl up gets it and pins it")
+        finding = not_pinned(name)
         self._tell(name, finding, Decision(None, degraded=True))
         return as_found_of(name, finding, Decision(None, degraded=True))
 
@@ -319,8 +318,10 @@ class Guard:
 
     def ready(self, found: list[Found]) -> bool:
         """Whether every model is resident, proved, and has answered."""
+        probing = self.errands.current is not None
         answered = all(
-            (memory.probed_at is not None and memory.probe_error is None) or memory.judged == "busy"
+            (memory.probed_at is not None and memory.probe_error is None and not memory.probe_wanted)
+            or (memory.judged == "busy" and not probing)
             for memory in self.memories.values()
         )
         return bool(found) and all(one.good for one in found) and answered
@@ -371,6 +372,11 @@ class Guard:
                 self._say(
                     Event(time.time(), now.name, "degraded", None, f"{error.message}; the guard goes on without it")
                 )
+
+
+def not_pinned(name: str) -> Finding:
+    words = f"{name} is not pinned yet, so there is nothing to keep"
+    return Finding("degraded", words, "a pin in the lock", "none", remedy="llmctl up gets it and pins it")
 
 
 def as_found(model: Watched, finding: Finding, decision: Decision) -> Found:

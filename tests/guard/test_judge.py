@@ -41,6 +41,7 @@ KNOWN = Memory(
     runner_identity="10/5",
     mark=(1.0, 0, 1200),
     advanced_at=95.0,
+    there=True,
     was_resident=True,
     probe_wanted=False,
     probed_at=90.0,

@@ -139,14 +139,9 @@ def loaded(memory: Memory, error: str | None) -> Memory:
 
 
 def probed(memory: Memory, at_seconds: float, took_seconds: float, error: str | None) -> Memory:
-    """The memory after a probe."""
-    return replace(
-        memory,
-        probe_wanted=False,
-        probed_at=at_seconds,
-        probe_seconds=None if error else took_seconds,
-        probe_error=error,
-    )
+    """The memory after a probe, whose own work is nobody's answer."""
+    took = None if error else took_seconds
+    return replace(memory, mark=None, probe_wanted=False, probed_at=at_seconds, probe_seconds=took, probe_error=error)
 
 
 def judged(memory: Memory, look: Look, finding: Finding) -> Memory:

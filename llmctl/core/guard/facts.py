@@ -202,6 +202,7 @@ class Memory:
     probe_seconds: float | None = None
     probe_error: str | None = None
     load_error: str | None = None
+    there: bool = False
     gone: bool = False
     evictions: tuple[Eviction, ...] = ()
     judged: Reason | None = None

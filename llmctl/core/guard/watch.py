@@ -19,17 +19,20 @@ def watch(memory: Memory, want: Want, look: Look) -> Memory:
         return replace(
             memory, runner_identity=None, mark=None, advanced_at=None, server_quiet_since=None, probe_wanted=True
         )
-    memory = _watch_server(memory, look)
-    memory = _watch_runner(memory, look)
+    entry = entry_of(want, look)
+    if entry is not None and not memory.there:
+        # What its load took is nobody's answer.
+        memory = replace(memory, mark=None)
+    memory = _watch_runner(_watch_server(memory, look), look)
     others = [model for model in look.loaded if not ours(want, model)]
     quiet = look.others_busy is False or not (others or look.other_runners)
-    entry = entry_of(want, look)
     stopping = entry is not None and entry.stays_seconds is not None and entry.stays_seconds < 0
     memory = _watch_place(memory, look, there=entry is not None, others=others)
     return replace(
         memory,
         others_quiet_since=_since(memory.others_quiet_since, quiet, now),
         stopping_since=_since(memory.stopping_since, stopping and not memory.advancing, now),
+        there=entry is not None,
         was_resident=memory.was_resident or entry is not None,
         probe_wanted=memory.probe_wanted or look.resumed,
     )
@@ -83,10 +86,10 @@ def _watch_runner(memory: Memory, look: Look) -> Memory:
             stopping_since=None,
         )
     # Since it last came further, so that a slow machine does not look like a dead one.
-    advancing = memory.mark is None or moved(memory.mark, mark)
+    advancing = memory.mark is not None and moved(memory.mark, mark)
     return replace(
         memory,
-        mark=mark if advancing else memory.mark,
+        mark=mark if advancing or memory.mark is None else memory.mark,
         advancing=advancing or bool(runner.processing and runner.state != "T"),
         advanced_at=look.at_seconds if advancing or memory.advanced_at is None else memory.advanced_at,
     )
