@@ -263,8 +263,11 @@ def rollback(ctx: typer.Context, dry_run: DryRunFlag = False, json: JsonFlag = F
 
 def change(env: Env, out: Output, progress: Progress, yes: bool) -> Change:
     """For the profile that is up, as it was brought up."""
+    from llmctl.workflows.service import require_rights
     from llmctl.workflows.upgrade import Change
 
+    if env.server.service is not None:
+        require_rights(env.server.service, "engine upgrade")
     state = env.state
     profile = env.profile(state.profile if state else None)
     if state is not None and state.require == "partial":

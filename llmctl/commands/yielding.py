@@ -46,7 +46,10 @@ def yield_(
     """
     env: Env = ctx.obj
     from llmctl.workflows.lease import Yield
+    from llmctl.workflows.service import require_rights
 
+    if env.server.service is not None:
+        require_rights(env.server.service, "yield")
     out = Output(env)
     work = Yield(env.services(), env.profile, env.lock_path, out.progress, out.consent(yes=False), env.environ)
     done = work.run(command, timeout)

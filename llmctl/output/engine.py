@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llmctl.output.lifecycle import PLACES
 from llmctl.output.text import duration, pairs, table
 
 if TYPE_CHECKING:
     from llmctl.core.engine import Engine, Overview
     from llmctl.engines.waiting import Waited
-    from llmctl.workflows.upgrade import ModelCompared, Upgraded
+    from llmctl.workflows.trial import ModelCompared
+    from llmctl.workflows.upgrade import Upgraded
 
 NONE = "No engine here. Get one with: llmctl engine install"
 
@@ -75,5 +77,10 @@ def compared_lines(model: ModelCompared, width: int) -> list[str]:
     alike = f"{model.equal_tokens} of {model.tokens} tokens alike" if model.tokens is not None else "not compared"
     if model.difference is not None:
         alike += f", their log probabilities differ by {model.difference:.3f} on average"
-    rows = [("model", model.name), ("lies", model.new_place or ""), ("answers", alike), ("speed", speeds)]
+    rows = [
+        ("model", model.name),
+        ("lies", PLACES[model.new_place] if model.new_place else ""),
+        ("answers", alike),
+        ("speed", speeds),
+    ]
     return pairs(rows, width)

@@ -12,19 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core import serving
-from llmctl.core.upgrade import Answer, middle
+from llmctl.core.placement import parse_buffers
+from llmctl.core.progress import Step
+from llmctl.core.upgrade import Answer, compare, middle, slower
 from llmctl.errors import EngineError, LlmctlError, ServerUnreachable
+from llmctl.residency import Host, Wanted
 from llmctl.server import START_SECONDS, answering
 from llmctl.server import tail as last_lines
 from llmctl.system import child, files, process
 from llmctl.workflows import unproved
+from llmctl.workflows.status import digests_of
 
 if TYPE_CHECKING:
     from llmctl.client import Client
     from llmctl.core.engine import Engine
+    from llmctl.core.placement import Require
     from llmctl.core.profile import Profile
     from llmctl.core.token import Token
-    from llmctl.server import Running, Server
+    from llmctl.server import ActiveModel, Running, Server
+    from llmctl.workflows.up import Services
 
 LOG = "trial.log"
 LOG_BYTES = 4 << 20
@@ -55,6 +61,22 @@ class Measured:
     answers: tuple[Answer, ...] = ()
     tokens_per_second: float | None = None
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelCompared:
+    """One model on the old and the new engine. `equal_tokens` of `tokens` were written alike before a first
+    difference; `difference` is the mean difference of their log probabilities. None where it was not asked."""
+
+    name: str
+    old_place: str
+    new_place: str | None = None
+    tokens: int | None = None
+    equal_tokens: int | None = None
+    difference: float | None = None
+    old_tokens_per_second: float | None = None
+    new_tokens_per_second: float | None = None
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,3 +182,52 @@ def speed(client: Client, model: str) -> float | None:
     *_, last = client.generate(fields, [SPEED_PROMPT], silence_seconds=SILENCE_SECONDS)
     usage = last.usage
     return usage.completion_tokens / usage.completion_seconds if usage and usage.completion_seconds else None
+
+
+def place_and_ask(services: Services, started: Trial, model: ActiveModel, require: Require) -> tuple[str, Measured]:
+    """Load a model on trial, prove it as `up` does, and ask it; where it lies, and what it says.
+
+    What cannot be proved, or lies elsewhere than before, is not asked: the `problem` says why.
+    """
+    client, residency = services.client(started.base_url), services.residency
+    wanted = Wanted(digests_of(model), model.weights_digest, model.context, require)
+    gained = residency.load(client, model.alias, wanted.require, owned=True)
+    log = last_lines(started.log, LOG_BYTES)
+    seen = residency.prove(
+        client.ps(), wanted, Host(True, started.pid), lambda _: parse_buffers(log, model.weights_digest), gained
+    )
+    place = seen.proof.place
+    if seen.proof.verdict != "proved" or place != model.place:
+        words = "; ".join(seen.proof.reasons) or f"it lies elsewhere: {place}, with the old engine {model.place}"
+        return place, Measured(problem=words)
+    asked = measure(client, model.alias)
+    client.unload(model.alias)
+    return place, asked
+
+
+def spoken(step: str, title: str, engine: Engine, seen: Measured) -> Step:
+    """What a checklist says of an engine that was asked."""
+    speed = seen.tokens_per_second
+    words = seen.problem or (f"{speed:.1f} tokens/s" if speed else "no speed")
+    return Step(step, title, "failed" if seen.problem else "done", f"{engine.name}: {words}")
+
+
+def judged(model: ActiveModel, place: str, old: Measured, new: Measured, margin_percent: float) -> ModelCompared:
+    """The two engines beside each other. What the old one could not be asked, the new one is not asked either."""
+    if new.problem is not None and (old.problem is None or place != model.place):
+        return ModelCompared(model.name, model.place, place, reasons=(new.problem,))
+    if old.problem is not None:
+        return ModelCompared(model.name, model.place, place)
+    likeness = compare(old.answers, new.answers)
+    slow = slower(old.tokens_per_second, new.tokens_per_second, margin_percent)
+    return ModelCompared(
+        name=model.name,
+        old_place=model.place,
+        new_place=place,
+        tokens=likeness.tokens,
+        equal_tokens=likeness.equal_tokens,
+        difference=likeness.difference,
+        old_tokens_per_second=old.tokens_per_second,
+        new_tokens_per_second=new.tokens_per_second,
+        reasons=(*likeness.reasons, *([slow] if slow else [])),
+    )

@@ -16,42 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llmctl.core.engine import DEFAULT_VERSION, normal_version
-from llmctl.core.placement import parse_buffers
 from llmctl.core.progress import Consent, Progress, Step
-from llmctl.core.upgrade import compare, slower
 from llmctl.engines import found
 from llmctl.errors import LlmctlError, NotFound, Refused, ServerNotRunning, Unverified
-from llmctl.residency import Host, Wanted
-from llmctl.server import tail
 from llmctl.system import devices, files, pauses, process
-from llmctl.workflows import pause, trial, unproved
-from llmctl.workflows.status import digests_of
-from llmctl.workflows.trial import Measured, Trial, measure, trying
+from llmctl.workflows import pause, unproved
+from llmctl.workflows.trial import Measured, ModelCompared, judged, measure, place_and_ask, spoken, trying
 from llmctl.workflows.unload import unload
 from llmctl.workflows.up import Services, Up, UpResult
 
 if TYPE_CHECKING:
     from llmctl.core.engine import Engine
     from llmctl.core.profile import Profile
-    from llmctl.server import ActiveModel, Running, ServerState
+    from llmctl.server import Running, ServerState
 
 Outcome = Literal["changed", "already", "kept", "planned"]
-
-
-@dataclass(frozen=True)
-class ModelCompared:
-    """One model on the old and the new engine. `equal_tokens` of `tokens` were written alike before a first
-    difference; `difference` is the mean difference of their log probabilities. None where it was not asked."""
-
-    name: str
-    old_place: str
-    new_place: str | None = None
-    tokens: int | None = None
-    equal_tokens: int | None = None
-    difference: float | None = None
-    old_tokens_per_second: float | None = None
-    new_tokens_per_second: float | None = None
-    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,14 +199,14 @@ class Change:
         return Upgraded("changed", now.engine.name, new.name, new.name, away, margin_percent, compared)
 
     def go_back(self, old: Engine, back: Engine) -> Upgraded:
-        server = self.services.server
-        state, running = server.state(), server.find(server.address(self.profile))
+        server, store = self.services.server, self.services.engines.store
         gone = time.monotonic()
-        if state is None or running is None:
-            self.services.engines.store.flip(back, old)
-            self.services.engines.store.proved()
+        if server.state() is None:
+            # Nothing is up: the next `up` takes it.
+            store.flip(back, old)
+            store.proved()
             return Upgraded("changed", old.name, back.name, back.name)
-        up = self.up_at(running)
+        up = self.up_at(server.find(server.address(self.profile)))
         try:
             self.flip(up, back, old)
         except BaseException as error:
@@ -238,11 +217,12 @@ class Change:
             return Upgraded("kept", old.name, back.name, old.name, away, reasons=(error.message,))
         return Upgraded("changed", old.name, back.name, back.name, time.monotonic() - gone)
 
-    def up_at(self, running: Running) -> Up:
-        """`up` of this profile at the address that the server has, also where that was a free one."""
-        port = int(running.base_url.rpartition(":")[2])
-        place = replace(self.profile.server, port=port, address_given=True)
-        profile = replace(self.profile, server=place)
+    def up_at(self, running: Running | None) -> Up:
+        """`up` of this profile, at the address that the server has where that was a free one."""
+        profile = self.profile
+        if profile.private and running is not None:
+            port = int(running.base_url.rpartition(":")[2])
+            profile = replace(profile, server=replace(profile.server, port=port, address_given=True))
         return Up(profile, self.lock_path, self.services, self.progress, self.consent)
 
     def settle(self, up: Up, engine: Engine) -> UpResult:
@@ -262,13 +242,8 @@ class Change:
         for model in now.state.models:
             self.progress(Step(f"old {model.name}", "old engine", detail=f"asking {model.name}"))
             asked.append(measure(client, model.alias))
-            self.tell_speed(f"old {model.name}", "old engine", now.engine, asked[-1])
+            self.progress(spoken(f"old {model.name}", "old engine", now.engine, asked[-1]))
         return asked
-
-    def tell_speed(self, step: str, title: str, engine: Engine, seen: Measured) -> None:
-        speed = seen.tokens_per_second
-        words = seen.problem or (f"{speed:.1f} tokens/s" if speed else "no speed")
-        self.progress(Step(step, title, "failed" if seen.problem else "done", f"{engine.name}: {words}"))
 
     def unload(self, now: Serving) -> None:
         unload(self.services.server, self.services.client(now.running.base_url), now.state, self.progress)
@@ -284,38 +259,21 @@ class Change:
         with trying(new, self.profile, now.running, server, inherited or server.environ) as started:
             self.progress(Step("trial", "trial", "done", f"Ollama {started.version} at {started.base_url}"))
             for model, before in zip(now.state.models, old, strict=True):
-                compared.append(self.try_model(started, new, model, before, margin_percent))
+                self.progress(Step(f"new {model.name}", "new engine", detail=f"loading {model.name}"))
+                place, after = place_and_ask(self.services, started, model, self.profile.gpu.require)
+                self.progress(spoken(f"new {model.name}", "new engine", new, after))
+                compared.append(judged(model, place, before, after, margin_percent))
         reasons = tuple(f"{one.name}: {reason}" for one in compared for reason in one.reasons)
         if reasons:
             raise NotGood(reasons, tuple(compared))
         return tuple(compared)
-
-    def try_model(
-        self, started: Trial, new: Engine, model: ActiveModel, before: Measured, margin_percent: float
-    ) -> ModelCompared:
-        step = f"new {model.name}"
-        self.progress(Step(step, "new engine", detail=f"loading {model.name}"))
-        client, residency = self.services.client(started.base_url), self.services.residency
-        wanted = Wanted(digests_of(model), model.weights_digest, model.context, self.profile.gpu.require)
-        gained = residency.load(client, model.alias, wanted.require, owned=True)
-        log = tail(started.log, trial.LOG_BYTES)
-        seen = residency.prove(
-            client.ps(), wanted, Host(True, started.pid), lambda _: parse_buffers(log, model.weights_digest), gained
-        )
-        if seen.proof.verdict != "proved" or seen.proof.place != model.place:
-            reasons = seen.proof.reasons or (f"it lies {seen.proof.place}, under the old engine {model.place}",)
-            return ModelCompared(model.name, model.place, seen.proof.place, reasons=reasons)
-        after = measure(client, model.alias)
-        self.tell_speed(step, "new engine", new, after)
-        client.unload(model.alias)
-        return judged(model, seen.proof.place, before, after, margin_percent)
 
     def flip(self, up: Up, new: Engine, old: Engine) -> None:
         """Choose `new`, start the server anew with it, and prove; only then does it stay."""
         store = self.services.engines.store
         store.flip(new, old)
         self.progress(Step("restart", "restart", detail=f"with {new.name}"))
-        unproved.restart(self.services)
+        unproved.restart(self.services.server, self.progress)
         self.settle(up, new)
         store.proved()
         self.progress(Step("restart", "restart", "done", f"{new.name} serves"))
@@ -330,24 +288,3 @@ class Change:
             self.progress(Step("back", "back", "failed", error.message))
             raise type(error)(f"{old.name} is chosen again and is not back: {error.message}", "llmctl up") from error
         self.progress(Step("back", "back", "done", f"{old.name} serves, resident and proved"))
-
-
-def judged(model: ActiveModel, place: str, old: Measured, new: Measured, margin_percent: float) -> ModelCompared:
-    """The two engines beside each other. What the old one could not be asked, the new one is not asked either."""
-    if old.problem is not None:
-        return ModelCompared(model.name, model.place, place)
-    if new.problem is not None:
-        return ModelCompared(model.name, model.place, place, reasons=(new.problem,))
-    likeness = compare(old.answers, new.answers)
-    slow = slower(old.tokens_per_second, new.tokens_per_second, margin_percent)
-    return ModelCompared(
-        name=model.name,
-        old_place=model.place,
-        new_place=place,
-        tokens=likeness.tokens,
-        equal_tokens=likeness.equal_tokens,
-        difference=likeness.difference,
-        old_tokens_per_second=old.tokens_per_second,
-        new_tokens_per_second=new.tokens_per_second,
-        reasons=(*likeness.reasons, *([slow] if slow else [])),
-    )

@@ -99,6 +99,8 @@ def box(llmctl: Llmctl, ready: str, engines: EnginesFolder) -> Callable[[str], B
     def up(version: str) -> Box:
         del llmctl.environ["LLMCTL_ENGINE"]
         llmctl.environ["LLMCTL_ENGINES_DIR"] = str(engines.folder)
+        # Threads that wait for each other are slow out of proportion on a busy machine.
+        llmctl.environ["LLAMA_ARG_THREADS"] = "1"
         # No source of engines can be reached.
         llmctl.environ |= {"LLMCTL_RELEASE_URL": "http://127.0.0.1:9", "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
         assert llmctl("engine", "use", version).code == 0
