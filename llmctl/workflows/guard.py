@@ -11,24 +11,21 @@ from typing import TYPE_CHECKING
 
 from llmctl.core.address import Address
 from llmctl.core.guard.decide import Budget, Decision, decide, judged, loaded, probed
-from llmctl.core.guard.facts import Finding, Limits, Look, Memory, Want
+from llmctl.core.guard.facts import Finding, Limits, Look, Memory
 from llmctl.core.guard.judge import judge
 from llmctl.core.guard.watch import watch
-from llmctl.core.placement import Witnesses
 from llmctl.errors import ConsentNeeded, LlmctlError, Refused
-from llmctl.library.obtain import Pinned
-from llmctl.residency import Resident
 from llmctl.system.guard_note import ModelNote
-from llmctl.workflows.looking import Lookout, Watched, written
+from llmctl.workflows.looking import Lookout
 from llmctl.workflows.mending import Errands, Mender, Outcome
+from llmctl.workflows.recording import Recorder
 from llmctl.workflows.telling import Event, Teller
-from llmctl.workflows.up import active
+from llmctl.workflows.watched import Watched, not_pinned, targets, written
 
 if TYPE_CHECKING:
     from llmctl.client import Client
-    from llmctl.core.pin import Lock, Pin
-    from llmctl.core.profile import ModelSpec, Profile
-    from llmctl.server import ActiveModel, Server
+    from llmctl.core.profile import Profile
+    from llmctl.server import Server
     from llmctl.workflows.up import Up
 
 # The worst first: what STATUS= and the note say of several models.
@@ -88,32 +85,6 @@ def no_consent(question: str) -> None:
     raise ConsentNeeded(f"the guard downloads nothing: {question}", "llmctl up")
 
 
-def targets(profile: Profile, lock: Lock, *, own: bool) -> tuple[list[Watched], list[str]]:
-    """The resident models that are pinned, and the names of those that are not. `own`: the server has the profile's
-    context in its environment; another one's alias carries it."""
-    watched, missing = [], []
-    for spec in profile.resident:
-        pin = lock.pin(spec.name)
-        if pin is None:
-            missing.append(spec.name)
-        else:
-            watched.append(Watched(want(profile, spec, pin, own)))
-    return watched, missing
-
-
-def want(profile: Profile, spec: ModelSpec, pin: Pin, own: bool) -> Want:
-    context = spec.context or profile.server.context
-    plain = own and context == profile.server.context
-    return Want(
-        name=spec.name,
-        alias=pin.alias if plain else f"{pin.alias}-c{context}",
-        digests=frozenset({pin.manifest_digest.removeprefix("sha256:")}),
-        weights_digest=pin.weights_digest,
-        context=context,
-        require=profile.gpu.require,
-    )
-
-
 def address_of(server: Server, profile: Profile) -> Address:
     """Where the server is or was: a private one keeps the port that the last `up` found for it."""
     state = server.state()
@@ -148,7 +119,7 @@ class Guard:
         self._missing: list[str] = []
         self._own: bool | None = None
         self._stamp: object = None
-        self._recorded: dict[str, ActiveModel] = {}
+        self.recorder = Recorder(self.up)
 
     def _impatient(self, url: str) -> Client:
         """A client for looks, which do not wait as long as a person would."""
@@ -225,7 +196,7 @@ class Guard:
             if self._stamp is not None and profile.path and not profile.shipped:
                 from llmctl.system.shipped import load_profile
 
-                self.up = self.mender.up = replace(self.up, profile=load_profile(profile.path))
+                self.up = self.mender.up = self.recorder.up = replace(self.up, profile=load_profile(profile.path))
             lock = self.up.services.library(self.lookout.address.url).read_lock(lock_path)
         except LlmctlError as error:
             if self._stamp is None:
@@ -270,6 +241,15 @@ class Guard:
         elif finding.good:
             self._record(model, look, finding)
         return as_found(model, finding, decision)
+
+    def _record(self, model: Watched, look: Look, finding: Finding) -> None:
+        if self.lookout.running is None or finding.proof is None:
+            return
+        try:
+            self.recorder.record(self.lookout.running, model, look, finding.proof)
+        except LlmctlError as error:
+            words = f"{error.message}; the guard goes on without it"
+            self._say(Event(time.time(), model.want.name, "degraded", None, words))
 
     def _take_outcome(self) -> None:
         outcome = self.errands.ended()
@@ -336,47 +316,6 @@ class Guard:
         text = "; ".join(status_words(one) for one in found)
         self.teller.status(text, ready)
         self.teller.publish(worst, notes, ready, {one.model: one.good for one in found})
-
-    # What `status` and `ask` know of it
-
-    def _record(self, model: Watched, look: Look, finding: Finding) -> None:
-        """Keep the state of the last `up` true: another runner, another server, or the first load after a boot."""
-        running, proof = self.lookout.running, finding.proof
-        if running is None or proof is None or model.raw is None:
-            return
-        before = self._recorded.get(model.want.name)
-        pid = look.runner.pid if look.runner else None
-        if before is not None and (before.runner_pid, before.place) == (pid, proof.place):
-            return
-        server = self.up.services.server
-        lock = self.up.services.library(running.base_url).read_lock(self.up.lock_path)
-        pin = lock.pin(model.want.name)
-        if pin is None:
-            return
-        pinned = Pinned(pin, model.want.alias, changed=False, note="", served_digest=model.raw.digest)
-        resident = Resident(proof, look.witnesses or Witnesses(None), model.raw, pid)
-        now = active(pinned, model.want.context, resident)
-        old = server.state()
-        known = {each.name: each for each in old.models} if old else {}
-        same = known.get(now.name)
-        if same is not None and same.alias == now.alias and same.context == now.context:
-            now = replace(now, predicted=same.predicted, size_bytes=model.raw.size_bytes or None)
-        self._recorded[now.name] = now
-        kept = {**known, **self._recorded}
-        models = tuple(kept[spec.name] for spec in self.up.profile.resident if spec.name in kept)
-        state = self.up.state(running, models)
-        if state != old:
-            try:
-                server.record(state)
-            except LlmctlError as error:
-                self._say(
-                    Event(time.time(), now.name, "degraded", None, f"{error.message}; the guard goes on without it")
-                )
-
-
-def not_pinned(name: str) -> Finding:
-    words = f"{name} is not pinned yet, so there is nothing to keep"
-    return Finding("degraded", words, "a pin in the lock", "none", remedy="llmctl up gets it and pins it")
 
 
 def as_found(model: Watched, finding: Finding, decision: Decision) -> Found:

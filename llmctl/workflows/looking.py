@@ -9,19 +9,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.client.runner import health as health_of
 from llmctl.client.runner import processing as is_processing
-from llmctl.core.guard.facts import Errand, Health, Loaded, Look, Owner, Pause, Runner, ServerAnswer, Want, ours
-from llmctl.core.model import ModelRef
-from llmctl.core.placement import Buffer, Witnesses, parse_buffers
+from llmctl.core.guard.facts import Errand, Health, Loaded, Look, Owner, Pause, Runner, ServerAnswer, ours
+from llmctl.core.placement import Witnesses
 from llmctl.errors import LlmctlError, PortInUse, ServerNotRunning, ServerUnreachable
-from llmctl.library import weights
 from llmctl.system import clocks, gpu_health, pauses, process, vitals
-from llmctl.system.store import Store
+from llmctl.workflows.keep_alive import KeepAlives
+from llmctl.workflows.naming import Names
+from llmctl.workflows.watched import Watched
 
 if TYPE_CHECKING:
     from llmctl.client import Client, LoadedModel
@@ -35,25 +35,7 @@ ANSWER_SECONDS = 10.0
 AFRESH_LOOKS = 12
 # NVML takes milliseconds or a large part of a second: it is asked as often as leaves it this share of a core.
 GPU_SHARE = 0.0005
-# A load writes some 40 KB; the whole tail is read only where the lines are not among the last.
-LOG_BYTES = 256 << 10
-BUFFER_TRIES = 3
 STOPPED = frozenset({"T", "t"})
-# The year of a keep-alive that never ends (ollama prints "Forever" beyond 20 years).
-FOREVER_YEARS = 20
-
-
-@dataclass
-class Watched:
-    """One model that the guard keeps, and what was found of it so far."""
-
-    want: Want
-    runner: Vitals | None = None
-    raw: LoadedModel | None = None
-    alias: str | None = None
-    manifest: tuple[Path, tuple[int, int] | None] | None = None
-    gained_bytes: int | None = None
-    buffers: tuple[str, int, tuple[Buffer, ...] | None] = ("", 0, None)
 
 
 @dataclass(frozen=True)
@@ -82,9 +64,11 @@ class Lookout:
     _slept: float = field(default_factory=clocks.slept_seconds)
     _gpu: GpuHealth | None = None
     _gpu_due: float = 0.0
-    _weights: dict[str, str | None] = field(default_factory=dict)
+    _names: Names = field(default_factory=Names)
     _others: tuple[object, ...] | None = None
-    _deadlines: dict[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._keep_alives = KeepAlives(self.clock)
 
     def look(self, errand: Errand | None = None, *, slots: bool = False) -> list[Look]:
         """One look for each model. `slots`: ask the runners whether a request is in work; they log that."""
@@ -109,7 +93,7 @@ class Lookout:
             return [found for _ in self.models]
         loaded = tuple(self._loaded(model) for model in seen.loaded)
         found = replace(found, loaded=loaded, sees_processes=self.pid is not None)
-        self._know_aliases()
+        self._names.look_up(self.models, self._here, self._store, afresh=self._afresh)
         for model in self.models:
             model.runner = self._runner(model)
         found = self._look_at_others(found, seen)
@@ -212,31 +196,9 @@ class Lookout:
             model.context_length,
             model.size_bytes,
             model.size_vram_bytes,
-            self._stays(model.expires_at),
-            None if known else self._weights_of(model),
+            self._keep_alives.left_seconds(model.expires_at),
+            None if known else self._names.weights(self._here, model.name, model.digest, self._store),
         )
-
-    def _stays(self, expires_at: str | None) -> float | None:
-        """Seconds until a keep-alive ends. The wall clock is read once for each, so that its jumps change nothing."""
-        key = expires_at or ""
-        if key not in self._deadlines:
-            if len(self._deadlines) > 64:
-                self._deadlines.clear()
-            left = stays_seconds(key)
-            self._deadlines[key] = None if left is None else self.clock() + left
-        deadline = self._deadlines[key]
-        return None if deadline is None else deadline - self.clock()
-
-    def _weights_of(self, model: LoadedModel) -> str | None:
-        """The weights that another name stands for; two names of the same weights share one runner."""
-        if model.digest not in self._weights:
-            if len(self._weights) > 64:
-                self._weights.clear()
-            try:
-                self._weights[model.digest] = weights.digest_of(self._here, model.name, self._store)
-            except LlmctlError:
-                return None
-        return self._weights[model.digest]
 
     @property
     def _here(self) -> Client:
@@ -268,42 +230,6 @@ class Lookout:
                 if read is not None:
                     yield read
 
-    # The alias
-
-    def _know_aliases(self) -> None:
-        """What each alias stands for. Asked of the server when its manifest changed, and now and then."""
-        stale = [model for model in self.models if self._afresh or model.alias != "there" or self._rewritten(model)]
-        if not stale:
-            return
-        tags = {tag.name.lower(): tag.digest for tag in self._here.tags()}
-        for model in stale:
-            model.manifest = self._manifest(model)
-            digest = tags.get(model.want.alias.lower())
-            if digest is None:
-                model.alias = "gone"
-            elif digest in model.want.digests or self._stands_for(model.want, digest):
-                model.alias = "there"
-                model.want = replace(model.want, digests=model.want.digests | {digest})
-            else:
-                model.alias = "other"
-
-    def _stands_for(self, want: Want, digest: str) -> bool:
-        if digest not in self._weights:
-            self._weights[digest] = weights.digest_of(self._here, want.alias, self._store)
-        return self._weights[digest] == want.weights_digest
-
-    def _manifest(self, model: Watched) -> tuple[Path, tuple[int, int] | None] | None:
-        if self._store is None:
-            return None
-        try:
-            path = Store(self._store).manifest_path(ModelRef.parse(model.want.alias))
-        except LlmctlError:
-            return None
-        return path, written(path)
-
-    def _rewritten(self, model: Watched) -> bool:
-        return model.manifest is not None and written(model.manifest[0]) != model.manifest[1]
-
     # The runners
 
     def _runner(self, model: Watched) -> Vitals | None:
@@ -321,7 +247,7 @@ class Lookout:
         seen_runner = None if model.runner is None else self._asked(model.runner, held, slots)
         witnesses = Witnesses(
             claim=None,
-            buffers=self._buffers(model) if model.raw and model.runner else None,
+            buffers=model.lines(self.server, own=self.owner != "foreign") if model.raw else None,
             gpu_process_bytes=held,
             gpu_difference_bytes=model.gained_bytes if model.runner else None,
             runner_ended=look.sees_processes and model.runner is None,
@@ -329,7 +255,7 @@ class Lookout:
         return replace(
             look,
             runner=seen_runner,
-            alias=model.alias if model.alias in {"there", "gone", "other"} else None,  # type: ignore[arg-type]
+            alias=model.alias,
             gpu=health.state if health else "unknown",
             gpu_words=health.words if health else "",
             witnesses=witnesses,
@@ -348,29 +274,6 @@ class Lookout:
         return Runner(
             found.pid, found.identity, found.state, found.cpu_seconds, found.read_bytes, health, processing, held
         )
-
-    def _buffers(self, model: Watched) -> tuple[Buffer, ...] | None:
-        """The lines of the runner that there is: what `up` recorded of it, else of the engine's log."""
-        assert model.runner is not None
-        identity, tries, lines = model.buffers
-        if identity != model.runner.identity:
-            identity, tries, lines = model.runner.identity, 0, self._recorded(model)
-        if lines is None and tries < BUFFER_TRIES:
-            lines, tries = self._read_buffers(model), tries + 1
-        model.buffers = (identity, tries, lines)
-        return lines
-
-    def _recorded(self, model: Watched) -> tuple[Buffer, ...] | None:
-        state = self.server.state()
-        known = state.model(model.want.alias) if state else None
-        same = known is not None and model.runner is not None and known.runner_pid == model.runner.pid
-        return known.buffers if known is not None and same else None
-
-    def _read_buffers(self, model: Watched) -> tuple[Buffer, ...] | None:
-        digest = model.want.weights_digest
-        if self.owner == "foreign":
-            return None
-        return parse_buffers(self.server.log(LOG_BYTES), digest) or parse_buffers(self.server.log(), digest)
 
     def _look_at_gpus(self, at_once: bool) -> None:
         now = self.clock()
@@ -399,29 +302,6 @@ def at_work(lock: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def written(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written anew; None when it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino
-
-
-def stays_seconds(expires_at: str) -> float | None:
-    """Seconds until a keep-alive ends, negative when it has; None for ever, or where nothing tells."""
-    try:
-        # Go writes nanoseconds, which Python 3.10 does not read.
-        ends = datetime.fromisoformat(f"{expires_at[:19]}+00:00")
-        offset = expires_at[19:].lstrip("0123456789.")
-        if offset not in {"", "Z"}:
-            ends = datetime.fromisoformat(f"{expires_at[:19]}{offset}")
-    except ValueError:
-        return None
-    left = (ends - datetime.now(timezone.utc)).total_seconds()
-    return None if left > FOREVER_YEARS * 365 * 86400 else left
 
 
 def port_of(pid: int) -> int | None:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from llmctl.library import Library
     from llmctl.library.obtain import Pinned
     from llmctl.server import Running
-    from llmctl.workflows.looking import Lookout, Watched
+    from llmctl.workflows.looking import Lookout
     from llmctl.workflows.up import Up
+    from llmctl.workflows.watched import Watched
 
 # A stuck process does not react to SIGTERM; one that is alive needs no longer.
 RUNNER_GRACE_SECONDS = 2.0

@@ -30,6 +30,7 @@ Action = Literal["load", "end_runner", "restart_engine", "reset_uvm", "probe"]
 Owner = Literal["llmctl", "systemd", "foreign"]
 ServerAnswer = Literal["answers", "silent", "absent", "stranger"]
 Health = Literal["ok", "loading", "silent", "unasked"]
+AliasState = Literal["there", "gone", "other"]
 GpuState = Literal["fine", "lost", "mismatch", "absent", "unknown"]
 
 # A step of a finding's ladder, and how often it may be taken in one window.
@@ -162,7 +163,7 @@ class Look:
     runner: Runner | None = None
     others_busy: bool | None = None
     other_runners: bool = False
-    alias: Literal["there", "gone", "other"] | None = None
+    alias: AliasState | None = None
     gpu: GpuState = "unknown"
     gpu_words: str = ""
     pause: Pause | None = None
