@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,18 +107,26 @@ def test_a_gpu_that_comes_late_delays_no_boot(container: Container, engine: Inst
     late = made.port + 1
     made.add_to_engine("[Service]", f"Environment=LLAMA_ARG_RPC=127.0.0.1:{late}")
     assert made.install(profile=made.profile(require="full")).code == 0
-    container.reboot()
-    state = container.unit(ENGINE_UNIT)
-    assert (state["ActiveState"], state["NRestarts"]) == ("activating", "0")
-    assert container.unit("multi-user.target")["ActiveState"] == "active"
-    waits = "the engine names no GPU yet"
-    container.wait(lambda: waits in str(container.journal(ENGINE_UNIT)), 30, "word of what it waits for")
-    gpu = rpc_server(engine.rpc_server, late, tmp_path)
-    try:
-        container.wait(lambda: container.unit(ENGINE_UNIT)["ActiveState"] == "active", 60, "the engine to start")
-    finally:
-        gpu.kill()
-        gpu.wait()
+    container.poweroff()
+    with ThreadPoolExecutor(1) as pool:
+        # To systemd the boot has ended when no unit is being started any more.
+        booted = pool.submit(container.boot, 120)
+        container.wait(lambda: container.init, 30, "an init")
+        reached = "systemctl is-active multi-user.target || systemctl is-failed multi-user.target"
+        container.wait(lambda: container.run("sh", "-c", reached, check=False).returncode == 0, 30, "the target")
+        waits = "the engine names no GPU yet"
+        container.wait(lambda: waits in str(container.journal(ENGINE_UNIT)), 30, "word of what it waits for")
+        assert container.unit("multi-user.target")["ActiveState"] == "active"
+        assert container.unit(ENGINE_UNIT)["ActiveState"] == "activating"
+        gpu = rpc_server(engine.rpc_server, late, tmp_path)
+        try:
+            container.wait(lambda: container.unit(ENGINE_UNIT)["ActiveState"] == "active", 60, "the engine to start")
+            assert container.unit(ENGINE_UNIT)["NRestarts"] == "0"
+        finally:
+            gpu.kill()
+            gpu.wait()
+            container.run("systemctl", "stop", TARGET)
+        booted.result()
 
 
 def test_what_dies_again_and_again_ends_as_failed(container: Container) -> None:

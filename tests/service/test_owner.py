@@ -1,0 +1,100 @@
+"""Where systemd owns the server, the verbs go through it: for root, for anybody, and for a user's own units."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from tests.parts.systemd import Container
+from tests.service.installing import ENGINE_UNIT, GUARD_UNIT, TARGET, Service, service
+
+pytestmark = pytest.mark.real("systemd", "ollama", "model")
+
+
+def brought_up(container: Container) -> Service:
+    made = service(container)
+    assert made.install().code == 0
+    up = made.llmctl("up", "--json")
+    assert up.code == 0, up.err
+    return made
+
+
+def test_root_and_anybody_ask_the_service_of_the_machine(container: Container) -> None:
+    made = brought_up(container)
+    container.run("useradd", "--create-home", "ann")
+    for user in (None, "ann"):
+        status = made.llmctl("status", "--json", user=user).json
+        assert (status["owner"], status["verdict"]) == ("systemd", "proved")
+        service = status["service"]
+        assert (service["engine"], service["guard"], service["reason"]) == ("active", "active", "resident")
+        assert service["unit"]["user"] == "llmctl"
+        assert "video" in service["unit"]["groups"]
+        assert service["shell"]["user"] == (user or "root")
+        assert made.llmctl("status", "--quiet", user=user).code == 0
+    assert "starter" in made.llmctl("list", user="ann").out
+    answer = made.llmctl("ask", "The capital of France is", "--max-tokens", "4", user="ann")
+    assert answer.code == 0, answer.err
+    assert "Listening on" in made.llmctl("logs", "-n", "1000").out
+    # What needs root says so, with the command.
+    for verb in ("up", "down"):
+        refused = made.llmctl(verb, "--json", user="ann")
+        assert (refused.code, refused.error["code"], refused.error["hint"]) == (5, "not_root", f"sudo llmctl {verb}")
+    assert made.llmctl("logs", "--json", user="ann").error["hint"] == "sudo llmctl logs"
+    other = made.llmctl("up", "cpu", "--json").error
+    assert "sudo llmctl install-service --profile cpu" in other["hint"]
+
+    down = made.llmctl("down", "--json").json
+    assert (down["changed"], down["service"]) == (True, True)
+    assert not container.pids(ENGINE_UNIT)
+    assert container.run("test", "-e", "/run/llmctl/hold.json", check=False).returncode == 0
+    assert made.llmctl("status", "--json").code == 3
+    assert not made.llmctl("down", "--json").json["changed"]
+    assert made.llmctl("up", "--json").json["changed"]
+    assert container.run("test", "-e", "/run/llmctl/hold.json", check=False).returncode == 1
+
+
+def test_an_edited_profile_is_drift(container: Container) -> None:
+    made = brought_up(container)
+    container.run("sed", "-i", "s/context: 2048/context: 4096/", "/etc/llmctl/profile.yaml")
+    (drift,) = made.llmctl("status", "--json").json["service"]["drift"]
+    assert drift == {"setting": "OLLAMA_CONTEXT_LENGTH", "wanted": "4096", "found": "2048"}
+    assert "sudo llmctl install-service" in made.llmctl("status").out
+    up = made.llmctl("up", "--json")
+    assert (up.code, up.error["code"], up.error["hint"]) == (5, "drift", "sudo llmctl install-service")
+    assert made.llmctl("install-service", "--json").json["changed"]
+    assert made.llmctl("up", "--json").json["models"][0]["context"] == 4096
+    assert made.llmctl("status", "--json").json["service"]["drift"] == []
+
+
+def test_units_of_a_users_own(container: Container) -> None:
+    made = service(container)
+    container.add_user("ann")
+    profile = made.profile("/home/ann/my.yaml")
+    assert made.llmctl("up", profile, "--yes", user="ann").code == 0
+    dry = made.llmctl("install-service", "--user", "--profile", profile, "--dry-run", user="ann")
+    assert ENGINE_UNIT in dry.out
+    assert container.unit(TARGET, user="ann")["LoadState"] == "not-found"
+    done = made.llmctl("install-service", "--user", "--profile", profile, "--json", user="ann")
+    assert done.code == 0, done.err
+    assert not made.llmctl("install-service", "--user", "--profile", profile, "--json", user="ann").json["changed"]
+    up = made.llmctl("up", "--json", user="ann")
+    assert up.code == 0, up.err
+    assert up.json["owner"] == "systemd"
+    assert container.unit(GUARD_UNIT, user="ann")["ActiveState"] == "active"
+    (pid,) = container.pids(ENGINE_UNIT, "ollama", user="ann")
+    container.signal(pid, signal.SIGKILL)
+    container.wait(
+        lambda: container.pids(ENGINE_UNIT, "ollama", user="ann") not in ([], [pid]), 60, "another server of ann's"
+    )
+    container.wait(lambda: made.llmctl("status", "--quiet", user="ann").code == 0, 120, "the model of ann's")
+    assert json.loads(made.llmctl("status", "--json", user="ann").out)["service"]["scope"] == "user"
+    assert "Listening on" in made.llmctl("logs", "-n", "1000", user="ann").out
+    assert made.llmctl("down", user="ann").code == 0
+    assert not container.pids(ENGINE_UNIT, user="ann")
+    assert made.llmctl("uninstall-service", "--user", "--json", user="ann").json["changed"]
+    assert not made.llmctl("uninstall-service", "--user", "--json", user="ann").json["changed"]
+    assert container.run("find", "/home/ann/.config/systemd", "-name", "*llmctl*").stdout == ""
+    assert container.unit(TARGET, user="ann")["LoadState"] == "not-found"
+    assert made.llmctl("list", user="ann").out.startswith("name")
