@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,15 +18,6 @@ if TYPE_CHECKING:
 
 SHORTEST_SECONDS = 0.1
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-@dataclass(frozen=True)
-class HoldResult:
-    """Whether the guard is held now, and until when by the wall clock; None: until it is taken back."""
-
-    held: bool
-    changed: bool
-    until_seconds: float | None = None
 
 
 def guard(
@@ -121,15 +111,13 @@ def look_once(out: Output, made: Guard) -> ExitCode:
 def pause(env: Env, out: Output, hold: bool, resume: bool, duration: str | None) -> ExitCode:
     """Set a hold or take it back."""
     from llmctl.output.guard import hold_lines
-    from llmctl.system import pauses
+    from llmctl.workflows import holding
 
     if hold and resume:
         raise UsageError("--hold and --resume exclude each other", "llmctl guard --help")
-    if resume:
-        out.show(HoldResult(held=False, changed=pauses.release(env.paths.runtime)), hold_lines)
-        return ExitCode.OK
-    made = pauses.hold(env.paths.runtime, "guard --hold", None if duration is None else seconds(duration))
-    out.show(HoldResult(held=True, changed=True, until_seconds=made.until_seconds), hold_lines)
+    runtime = env.paths.runtime
+    limit = None if duration is None else seconds(duration)
+    out.show(holding.resume(runtime) if resume else holding.hold(runtime, limit), hold_lines)
     return ExitCode.OK
 
 

@@ -9,8 +9,8 @@ from llmctl.output.text import pairs
 from llmctl.workflows.telling import Event, sentence
 
 if TYPE_CHECKING:
-    from llmctl.commands.guard import HoldResult
     from llmctl.workflows.guard import GuardResult
+    from llmctl.workflows.holding import HoldResult
 
 
 def event_line(event: Event) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from llmctl.core.guard import metrics
 from llmctl.system import clocks, guard_note, notify, vitals
 from llmctl.system.guard_note import ModelNote
+from llmctl.workflows.keep_alive import KeepAlives
 from llmctl.workflows.telling import Event, Teller, sentence
 from tests.guard.conftest import StartGuard, until
 from tests.lifecycle.conftest import Llmctl
@@ -234,6 +237,21 @@ def test_only_a_suspend_moves_the_two_clocks_apart() -> None:
     assert clocks.resumed(before, before + 60)
 
 
+@pytest.mark.parametrize("offset", ["Z", "+00:00"])
+def test_the_wall_clock_is_read_once_for_each_keep_alive(offset: str) -> None:
+    """So that its jumps end none."""
+    now = [100.0]
+    alive = KeepAlives(lambda: now[0])
+    text = f"2020-01-01T00:00:00.123456789{offset}"
+    first = alive.left_seconds(text)
+    assert first is not None
+    assert first < 0
+    now[0] += 5
+    assert alive.left_seconds(text) == first - 5
+    assert alive.left_seconds("2319-03-05T05:00:15.480555386Z") is None
+    assert alive.left_seconds(None) is None
+
+
 def test_vitals_tell_a_process_from_another_with_its_number() -> None:
     mine = vitals.read(os.getpid())
     assert mine is not None
@@ -250,9 +268,6 @@ def test_ready_is_said_only_when_the_model_is_resident_and_has_answered(
 ) -> None:
     """The guard finds a pinned model that nobody has loaded, loads it, and only then says READY."""
     assert llmctl("up", ready).code == 0
-    import json
-    import urllib.request
-
     status = llmctl("status", "--json").json
     alias = status["models"][0]["alias"]
     body = json.dumps({"model": alias, "keep_alive": 0, "stream": False}).encode()
