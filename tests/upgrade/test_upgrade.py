@@ -118,9 +118,10 @@ def test_a_server_that_serves_on_trial_and_not_in_its_place(box: Callable[[str],
 
 
 def test_wrong_answers_by_a_broken_kernel(box: Callable[[str], Box]) -> None:
-    """The right weights, computed wrongly: positions are stretched."""
+    """The right weights, computed wrongly: every normalisation is off."""
     here = box(OLD)
-    loads = 'extra=(); [[ "$*" == *--model* ]] && extra=(--rope-scaling linear --rope-scale 8)\n'
+    wrong = "gemma3.attention.layer_norm_rms_epsilon=float:0.05"
+    loads = f'extra=(); [[ "$*" == *--model* ]] && extra=(--override-kv {wrong})\n'
     here.engines.wrap(here.engines.runner(NEW), before=loads, after=' "${extra[@]}"')
     assert "instead of" in kept(here)
 
