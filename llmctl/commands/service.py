@@ -36,6 +36,9 @@ def install_service(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Keep Ollama's own ollama.service, and add what it lacks.")
     ] = False,
+    reset_uvm: Annotated[
+        bool, typer.Option("--reset-uvm", help="Let root load nvidia_uvm anew when the guard finds CUDA dead.")
+    ] = False,
     import_models: Annotated[
         Models | None, typer.Option("--import-models", help="Bring the pinned models into the service's store.")
     ] = None,
@@ -57,7 +60,8 @@ def install_service(
       For the whole machine: a user llmctl, a copy of llmctl in /opt/llmctl and of the engine in /var/lib/llmctl, the
       profile and its pins in /etc/llmctl, three units, which are started. With --user: three units, which are started.
       A unit that llmctl did not write is never changed; --adopt adds a drop-in beside ollama.service and restarts it.
-      With --import-models move the models leave the store that they are in.
+      With --import-models move the models leave the store that they are in. --reset-uvm adds two units of root's,
+      which stop the engine, load nvidia_uvm anew and start it again when the guard asks.
     \b
     EXIT CODES
       0 installed, or already so
@@ -70,8 +74,11 @@ def install_service(
     """
     env: Env = ctx.obj
     out = Output(env, json)
-    if user and (adopt or import_models or store):
-        raise UsageError("--adopt, --import-models and --store are for the whole machine", "leave out --user")
+    if user and (adopt or reset_uvm or import_models or store):
+        only = "--adopt, --reset-uvm, --import-models and --store"
+        raise UsageError(f"{only} are for the whole machine", "leave out --user")
+    if adopt and reset_uvm:
+        raise UsageError("--reset-uvm goes with an engine of llmctl's own", "leave out --adopt")
     with out.progress() as progress:
         if user:
             from llmctl.workflows.install import install_user
@@ -93,6 +100,7 @@ def install_service(
                 progress,
                 out.consent(yes),
                 adopt,
+                reset_uvm,
                 None if import_models is None else "move" if import_models is Models.move else "copy",
                 store,
                 dry_run,
@@ -134,11 +142,11 @@ def uninstall_service(
     result: ServiceResult
     with out.progress() as progress:
         if user:
-            from llmctl.workflows.install import uninstall_user
+            from llmctl.workflows.uninstall import uninstall_user
 
             result = uninstall_user(env.server, purge, out.consent(yes), progress, dry_run)
         else:
-            from llmctl.workflows.install_system import uninstall
+            from llmctl.workflows.uninstall import uninstall
 
             result = uninstall(env.environ, purge, out.consent(yes), progress, dry_run)
     out.show(result, service_lines)

@@ -6,11 +6,12 @@ every machine with the same profile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from llmctl.core import serving
+from llmctl.core.unit_text import MARK, command, environment_line, escaped, unit
 
 if TYPE_CHECKING:
     from llmctl.core.profile import Profile
@@ -21,12 +22,14 @@ ENGINE = "llmctl-engine.service"
 GUARD = "llmctl-guard.service"
 TARGET = "llmctl.target"
 UNITS = (ENGINE, GUARD, TARGET)
+# Only where it was asked for: root's, who loads nvidia_uvm anew when the guard asks.
+UVM = "llmctl-uvm.service"
+UVM_PATH = "llmctl-uvm.path"
+ALL_UNITS = (*UNITS, UVM, UVM_PATH)
 FOREIGN = "ollama.service"
 DROP_IN = "llmctl.conf"
 SYSUSERS = "llmctl.conf"
 USER = "llmctl"
-# Only a file that begins so is replaced or removed.
-MARK = "# Written by `llmctl install-service`."
 
 # Where `engine serve` finds what must not stand in a unit, which everybody may read.
 CREDENTIAL = "llmctl"
@@ -40,7 +43,7 @@ LIMIT_STARTS = 15
 @dataclass(frozen=True)
 class Site:
     """Where one installation lives. `llmctl` is the command, `profile` what names the profile, `folders` are LLMCTL_*
-    variables; `engine` is False where Ollama's own unit was adopted."""
+    variables; `engine` is False where Ollama's own unit was adopted, `uvm` True where root may reset nvidia_uvm."""
 
     scope: Scope
     llmctl: tuple[str, ...]
@@ -52,6 +55,7 @@ class Site:
     profile: str
     folders: tuple[tuple[str, str], ...] = ()
     engine: bool = True
+    uvm: bool = False
 
     @property
     def wanted_by(self) -> str:
@@ -61,7 +65,9 @@ class Site:
 def units(site: Site, profile: Profile) -> dict[str, str]:
     """Every unit of an installation by its name."""
     made = {GUARD: guard_unit(site), TARGET: target_unit(site)}
-    return {ENGINE: engine_unit(site, profile), **made} if site.engine else made
+    if site.engine:
+        made = {ENGINE: engine_unit(site, profile), **made}
+    return {**made, UVM: uvm_unit(), UVM_PATH: uvm_path_unit()} if site.uvm else made
 
 
 def engine_unit(site: Site, profile: Profile) -> str:
@@ -114,7 +120,7 @@ def guard_unit(site: Site) -> str:
                 "Type=notify",
                 "NotifyAccess=main",
                 *(environment_line(key, value) for key, value in environment.items()),
-                f"ExecStart={command((*site.llmctl, 'guard'))}",
+                f"ExecStart={command((*site.llmctl, 'guard', *(['--reset-uvm'] if site.uvm else [])))}",
                 "# It is ready when the models are resident and proved, however long that takes.",
                 "TimeoutStartSec=infinity",
                 "TimeoutStopSec=15",
@@ -128,7 +134,7 @@ def guard_unit(site: Site) -> str:
 
 
 def target_unit(site: Site) -> str:
-    wants = " ".join((ENGINE, GUARD) if site.engine else (GUARD,))
+    wants = " ".join([*([ENGINE] if site.engine else []), GUARD, *([UVM_PATH] if site.uvm else [])])
     return unit(
         {
             "Unit": [
@@ -140,6 +146,41 @@ def target_unit(site: Site) -> str:
                 "Before=shutdown.target",
             ],
             "Install": [f"WantedBy={site.wanted_by}"],
+        }
+    )
+
+
+def uvm_path_unit() -> str:
+    """Waits for the file that the guard makes when the GPU answers and CUDA does not, as after a suspend."""
+    return unit(
+        {
+            "Unit": [
+                "Description=Asks root to load nvidia_uvm anew when the guard of llmctl says so",
+                f"PartOf={TARGET}",
+            ],
+            "Path": ["PathExists=/run/llmctl/reset-uvm", f"Unit={UVM}"],
+        }
+    )
+
+
+def uvm_unit() -> str:
+    """The module can go only while nobody has it open, so the engine ends first. The file is the answer."""
+    return unit(
+        {
+            "Unit": [
+                "Description=Loads nvidia_uvm anew",
+                "StartLimitIntervalSec=600",
+                "StartLimitBurst=5",
+            ],
+            "Service": [
+                "Type=oneshot",
+                f"ExecStart=-/usr/bin/systemctl stop {ENGINE}",
+                "ExecStart=-/usr/sbin/modprobe --remove nvidia_uvm",
+                "ExecStart=-/usr/sbin/modprobe nvidia_uvm",
+                "ExecStart=-/usr/bin/nvidia-modprobe -u -c 0",
+                "ExecStart=/usr/bin/rm -f /run/llmctl/reset-uvm",
+                f"ExecStopPost=/usr/bin/systemctl --no-block start {ENGINE}",
+            ],
         }
     )
 
@@ -263,43 +304,3 @@ DEVICE_CLASSES = (
     "drm",
     "kfd",
 )
-
-
-def unit(sections: Mapping[str, Sequence[str]]) -> str:
-    """A unit file; every one begins with the mark."""
-    blocks = ["\n".join([f"[{name}]", *lines]) for name, lines in sections.items() if lines]
-    return "\n\n".join([MARK, *blocks]) + "\n"
-
-
-def environment_line(name: str, value: str) -> str:
-    """`Environment="NAME=value"` as systemd reads it back."""
-    inside = f"{name}={value}".replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("\n", "\\n")
-    return f'Environment="{inside}"'
-
-
-def environment_of(text: str) -> dict[str, str]:
-    """The variables that a unit which llmctl wrote gives its service."""
-    found = {}
-    for line in text.splitlines():
-        if line.startswith('Environment="') and line.endswith('"'):
-            inside = line[len('Environment="') : -1]
-            name, _, value = inside.replace("%%", "%").replace('\\"', '"').replace("\\\\", "\\").partition("=")
-            found[name] = value
-    return found
-
-
-def command(words: Sequence[str]) -> str:
-    """A command line of a unit: each word as it is, whatever systemd would make of it."""
-    return " ".join(quoted(word) for word in words)
-
-
-def quoted(word: str) -> str:
-    plain = escaped(word).replace("$", "$$")
-    if word and not set(word) & set(" \t\"'\\;"):
-        return plain
-    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def escaped(text: str) -> str:
-    """Without the percent signs that systemd would expand."""
-    return text.replace("%", "%%")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from llmctl.core import serving, unit
 from llmctl.core.unit import Scope
+from llmctl.core.unit_text import MARK, environment_of
 from llmctl.errors import LlmctlError
 from llmctl.system.files import read_bounded
 from llmctl.system.paths import SYSTEM, Paths
@@ -80,7 +81,7 @@ def installed(paths: Paths, environ: Mapping[str, str]) -> Installed | None:
     if guard is None:
         return None
     engine = own_text(folder / unit.ENGINE)
-    environment = unit.environment_of(engine or guard)
+    environment = environment_of(engine or guard)
     if scope == "user" and environment.get("LLMCTL_STATE_DIR") != str(paths.state):
         return None
     return Installed(scope, folder, engine is not None, environment)
@@ -97,7 +98,7 @@ def own_text(path: Path) -> str | None:
         text = read_bounded(path, LIMIT_BYTES).decode("utf-8", "replace")
     except LlmctlError:
         return None
-    return text if text.startswith(unit.MARK) else None
+    return text if text.startswith(MARK) else None
 
 
 def around(pid: int) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llmctl.core import unit
 from llmctl.core.address import choose_address
-from llmctl.core.progress import Consent, Progress, Step
+from llmctl.core.progress import Progress, Step
 from llmctl.core.unit import Site
 from llmctl.errors import LlmctlError
 from llmctl.system import files, systemd
@@ -119,7 +119,7 @@ def remove(path: Path, due: bool | None = None) -> Action:
     return Action(Change("remove", str(path), None, os.path.lexists(path) if due is None else due), act)
 
 
-def system_site(address: str, *, engine: bool = True) -> Site:
+def system_site(address: str, *, engine: bool = True, uvm: bool = False) -> Site:
     """The service of the whole machine: fixed places only."""
     return Site(
         scope="system",
@@ -131,6 +131,7 @@ def system_site(address: str, *, engine: bool = True) -> Site:
         credentials=str(SYSTEM.config / CREDENTIALS),
         profile=str(PROFILE),
         engine=engine,
+        uvm=uvm,
     )
 
 
@@ -250,50 +251,3 @@ def lingering() -> tuple[str, ...]:
     if (Path("/var/lib/systemd/linger") / name).exists():
         return ()
     return (f"it ends when you log out, and starts when you log in; to keep it always: loginctl enable-linger {name}",)
-
-
-def uninstall_user(server: Server, purge: bool, consent: Consent, progress: Progress, dry_run: bool) -> ServiceResult:
-    """No unit and no runtime folder stays. `purge`: llmctl's own store, its state and credentials go too."""
-    manager = Manager("user", server.environ)
-    folder = systemd.units_folder("user", server.environ)
-    known = systemd.installed(server.paths, server.environ) is not None
-    actions = list(removal_of_units(manager, folder)) if known else []
-    actions.append(remove(server.paths.runtime))
-    if purge:
-        gone = [server.paths.models, server.paths.state, server.paths.config / CREDENTIALS]
-        ask_purge([path for path in gone if path.exists()], consent, dry_run)
-        actions += [remove(path) for path in gone]
-    steps = perform(actions, progress, dry_run)
-    return ServiceResult("user", dry_run, any(step.due for step in steps), False, None, steps, left(folder))
-
-
-def removal_of_units(manager: Manager, folder: Path) -> Iterator[Action]:
-    """Stop and disable what llmctl wrote, then delete it. Another's file of the same name stays."""
-    mine = [name for name in unit.UNITS if systemd.own_text(folder / name) is not None]
-    if not mine:
-        return
-    if unit.TARGET in mine:
-        yield changing(manager, "disable", "--now", unit.TARGET)
-    services = [name for name in mine if name != unit.TARGET]
-    yield changing(manager, "stop", *services, due=bool(services))
-    for name in mine:
-        yield remove(folder / name)
-    yield changing(manager, "daemon-reload")
-    # A unit that failed would go on being listed, as one without a file.
-    yield run(manager.argv("reset-failed", *mine), partial(quietly, manager, "reset-failed", *mine))
-
-
-def left(folder: Path) -> tuple[str, ...]:
-    """What a person added to the units stays theirs."""
-    found = [path for name in unit.UNITS for path in sorted((folder / f"{name}.d").glob("*.conf"))]
-    return tuple(f"{path} is not llmctl's, and stays" for path in found)
-
-
-def quietly(manager: Manager, *arguments: str) -> None:
-    """Where there is nothing to forget, systemctl says so with a status."""
-    systemd.run(manager.argv(*arguments), manager.environ, systemd.CHANGE_SECONDS)
-
-
-def ask_purge(paths: list[Path], consent: Consent, dry_run: bool) -> None:
-    if paths and not dry_run:
-        consent(f"{', '.join(map(str, paths))} will be deleted, with the models in there.")

@@ -15,6 +15,7 @@ from llmctl.core import serving, unit
 from llmctl.core.address import parse_host
 from llmctl.core.engine import Rule, objection
 from llmctl.core.progress import Consent, Progress
+from llmctl.core.unit_text import environment_of
 from llmctl.errors import LlmctlError, PortInUse, Refused, UsageError
 from llmctl.library import lock_file, store_copy
 from llmctl.system import files, installation, process, systemd
@@ -29,13 +30,10 @@ from llmctl.workflows.install import (
     Action,
     Change,
     ServiceResult,
-    ask_purge,
     changing,
     credentials,
     enable,
-    left,
     perform,
-    removal_of_units,
     remove,
     run,
     system_address,
@@ -70,6 +68,7 @@ class Install:
     progress: Progress
     consent: Consent
     adopt: bool = False
+    uvm: bool = False
     models: Models | None = None
     store: Path | None = None
     dry_run: bool = False
@@ -141,7 +140,7 @@ class Install:
     def site(self, manager: Manager) -> unit.Site:
         if self.adopt:
             return system_site(foreign_environment(manager).get("OLLAMA_HOST") or OLLAMA_PORT, engine=False)
-        return system_site(system_address(self.profile))
+        return system_site(system_address(self.profile), uvm=self.uvm)
 
     def actions(self, site: unit.Site, units: tuple[Action, ...], manager: Manager) -> Iterator[Action]:
         anew = no_source() is not None or not installation.is_current(installation.source(), OPT)
@@ -159,7 +158,16 @@ class Install:
             yield from self.engine()
             yield from self.imports()
         yield from units
+        yield from self.unwanted(site, manager)
         yield from enable(manager, units, SYSTEM_UNITS, site, anew)
+
+    def unwanted(self, site: unit.Site, manager: Manager) -> Iterator[Action]:
+        """Units of an earlier installation that this one does not have."""
+        wanted = unit.units(site, self.profile)
+        for name in unit.ALL_UNITS:
+            if name not in wanted and systemd.own_text(SYSTEM_UNITS / name) is not None:
+                yield changing(manager, "stop", name)
+                yield remove(SYSTEM_UNITS / name)
 
     def settings(self) -> Iterator[Action]:
         """The profile and its pins. What a person wrote there is replaced only when another was named and agreed to."""
@@ -281,7 +289,7 @@ def foreign_environment(manager: Manager) -> dict[str, str]:
     pid = manager.show(unit.FOREIGN).pid
     found = (process.read_environ(pid) if pid else {}) or found
     drop_in = systemd.own_text(SYSTEM_UNITS / f"{unit.FOREIGN}.d" / unit.DROP_IN)
-    added = unit.environment_of(drop_in) if drop_in else {}
+    added = environment_of(drop_in) if drop_in else {}
     return {name: value for name, value in found.items() if name not in added}
 
 
@@ -324,42 +332,3 @@ def ran(argv: tuple[str, ...], manager: Manager) -> None:
 
 def discard(_: object) -> None:
     """An action gives nothing back."""
-
-
-def uninstall(
-    environ: Mapping[str, str], purge: bool, consent: Consent, progress: Progress, dry_run: bool
-) -> ServiceResult:
-    """No unit, drop-in or runtime folder stays; models, pins and profile do unless `purge`, and with them the user."""
-    if os.geteuid() != 0 and not dry_run:
-        raise Refused("the service of the whole machine is root's to remove", "sudo llmctl uninstall-service")
-    manager = Manager("system", environ)
-    if purge:
-        ask_purge([path for path in (SYSTEM.data, SYSTEM.config) if path.exists()], consent, dry_run)
-    steps = perform(removal(manager, purge), progress, dry_run)
-    kept = tuple(f"{path} stays (--purge removes it)" for path in (SYSTEM.data, SYSTEM.config) if path.exists())
-    notes = (*left(SYSTEM_UNITS), *(kept if not purge else ()))
-    return ServiceResult("system", dry_run, any(step.due for step in steps), False, None, steps, notes)
-
-
-def removal(manager: Manager, purge: bool) -> Iterator[Action]:
-    yield from removal_of_units(manager, SYSTEM_UNITS)
-    drop_in = SYSTEM_UNITS / f"{unit.FOREIGN}.d" / unit.DROP_IN
-    if systemd.own_text(drop_in) is not None:
-        yield remove(drop_in)
-        yield changing(manager, "daemon-reload")
-        yield Action(Change("remove", str(drop_in.parent), None, True), partial(remove_if_empty, drop_in.parent))
-    if systemd.own_text(SYSUSERS) is not None:
-        yield remove(SYSUSERS)
-    gone = [SYSTEM.runtime, OPT, SYSTEM.engines, SYSTEM.cache]
-    yield from (remove(path) for path in [*gone, *([SYSTEM.data, SYSTEM.config] if purge else [])])
-    if user_exists():
-        argv = ("userdel", unit.USER)
-        kept = SYSTEM.data.exists() and not purge
-        yield run(argv, partial(ran, argv, manager), due=not kept)
-
-
-def remove_if_empty(path: Path) -> None:
-    try:
-        path.rmdir()
-    except OSError:
-        return

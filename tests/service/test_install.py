@@ -241,3 +241,31 @@ def test_ollamas_own_unit_is_adopted_or_left_alone(container: Container, ask: As
     assert made.llmctl("uninstall-service").code == 0
     assert there(container, drop_in, str(Path(drop_in).parent), *PLACES) == []
     assert ask(made.port, "/api/version")
+
+
+MODPROBE = """\
+#!/bin/sh
+echo "modprobe $*" >> /run/modprobe.log
+grep --no-filename --line-regexp ollama /proc/[0-9]*/comm >> /run/modprobe.log
+exit 0
+"""
+
+
+def test_root_resets_nvidia_uvm_when_asked(container: Container) -> None:
+    """The real module needs hardware; the order of what root does is seen here."""
+    made = service(container)
+    container.write("/usr/sbin/modprobe", MODPROBE, "0755")
+    assert made.install("--reset-uvm").code == 0
+    container.wait(lambda: made.llmctl("status").code == 0, 60, "the server's answer")
+    (before,) = container.pids(ENGINE_UNIT, "ollama")
+    container.run("touch", "/run/llmctl/reset-uvm", user="llmctl")
+    container.wait(lambda: not there(container, "/run/llmctl/reset-uvm"), 30, "root's answer")
+    container.wait(lambda: container.pids(ENGINE_UNIT, "ollama") not in ([], [before]), 60, "another server")
+    # Nothing held the module while it went.
+    assert container.read("/run/modprobe.log").splitlines() == [
+        "modprobe --remove nvidia_uvm",
+        "modprobe nvidia_uvm",
+    ]
+    assert made.install().json["changed"]
+    assert there(container, f"/etc/systemd/system/{unit.UVM}", f"/etc/systemd/system/{unit.UVM_PATH}") == []
+    assert "--reset-uvm" not in container.unit(GUARD_UNIT)["ExecStart"]

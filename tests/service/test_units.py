@@ -18,6 +18,7 @@ from llmctl.core import unit
 from llmctl.core.profile import GpuSpec, Profile, ServerSpec
 from llmctl.core.serving import Lack
 from llmctl.core.unit import Site
+from llmctl.core.unit_text import MARK, command, environment_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Site(
@@ -35,8 +36,8 @@ PLAIN = Profile("plain", ())
 
 def dry_run(*arguments: str, environ: dict[str, str] | None = None) -> dict[str, str | None]:
     """The files that `install-service --dry-run --json` would write, by their path."""
-    command = [sys.executable, "-m", "llmctl", "install-service", "--dry-run", "--json", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environ or {})}, capture_output=True, text=True)
+    line = [sys.executable, "-m", "llmctl", "install-service", "--dry-run", "--json", *arguments]
+    done = subprocess.run(line, cwd=ROOT, env={**os.environ, **(environ or {})}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     steps = json.loads(done.stdout)["steps"]
     return {step["target"]: step["content"] for step in steps if step["kind"] == "write"}
@@ -68,7 +69,7 @@ def test_the_units_of_a_user_name_their_own_folders(home: Path) -> None:
     files = dry_run("--user", "--profile", "quickstart")
     engine = files[f"{home}/.config/systemd/user/{unit.ENGINE}"]
     assert engine is not None
-    environment = unit.environment_of(engine)
+    environment = environment_of(engine)
     assert environment["LLMCTL_OWNER"] == environment["LLMCTL_STATE_DIR"] == f"{home}/.local/state/llmctl"
     assert environment["OLLAMA_MODELS"] == f"{home}/.local/share/llmctl/quickstart/models"
     assert environment["LLMCTL_PROFILE"] == "quickstart"
@@ -111,7 +112,7 @@ def test_the_boot_waits_for_no_gpu() -> None:
 
 def test_settings_become_the_environment() -> None:
     profile = replace(PLAIN, server=ServerSpec(context=4096, kv_cache="q8_0"), gpu=GpuSpec(require="full"))
-    environment = unit.environment_of(unit.engine_unit(SITE, profile))
+    environment = environment_of(unit.engine_unit(SITE, profile))
     assert environment["OLLAMA_CONTEXT_LENGTH"] == "4096"
     assert environment["OLLAMA_KV_CACHE_TYPE"] == "q8_0"
     assert environment["LLAMA_ARG_FIT"] == "off"
@@ -121,7 +122,7 @@ def test_settings_become_the_environment() -> None:
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\x85\u2028\u2029")))
 def test_a_variable_is_read_back_as_it_was(value: str) -> None:
     site = replace(SITE, store=value)
-    assert unit.environment_of(unit.engine_unit(site, PLAIN))["OLLAMA_MODELS"] == value
+    assert environment_of(unit.engine_unit(site, PLAIN))["OLLAMA_MODELS"] == value
 
 
 @pytest.mark.parametrize(
@@ -135,12 +136,12 @@ def test_a_variable_is_read_back_as_it_was(value: str) -> None:
     ],
 )
 def test_a_command_is_taken_as_it_is(word: str, written: str) -> None:
-    assert unit.command([word]) == written
+    assert command([word]) == written
 
 
 def test_adoption_adds_what_is_missing_and_nothing_else() -> None:
     text = unit.adoption((Lack("OLLAMA_KEEP_ALIVE", "-1", None),))
-    assert text == f'{unit.MARK}\n\n[Service]\nEnvironment="OLLAMA_KEEP_ALIVE=-1"\n'
+    assert text == f'{MARK}\n\n[Service]\nEnvironment="OLLAMA_KEEP_ALIVE=-1"\n'
     site = replace(SITE, engine=False)
     assert set(unit.units(site, PLAIN)) == {unit.GUARD, unit.TARGET}
     assert "After=ollama.service" in unit.guard_unit(site)
