@@ -82,6 +82,8 @@ class Container:
             # At TERM nspawn has the container shut down. Killed, it would leave the container running.
             self._nspawn = subprocess.Popen(
                 [*machine.ENDS_WITH_TESTS, *nspawn],
+                # One that tests share may be booted again by any of them.
+                env=machine.ENVIRON,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
