@@ -42,6 +42,8 @@ PROMPTS = (
     "1, 2, 3, 4, 5, 6,",
     "def fibonacci(n):\n",
     "Water boils at",
+    # The end of a story is open: many words are nearly as good, so that a small fault shows soonest here.
+    "Once upon a time",
 )
 ANSWER_TOKENS = 16
 RIVALS = 5

@@ -117,11 +117,18 @@ def test_a_server_that_serves_on_trial_and_not_in_its_place(box: Callable[[str],
     assert "panic: only on trial" in kept(here)
 
 
-def test_wrong_answers_by_a_broken_kernel(box: Callable[[str], Box]) -> None:
-    """The right weights, computed wrongly: every normalisation is off."""
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        # Every normalisation is off; or a few of the layers see every word too near, and most texts go on as before.
+        "--override-kv gemma3.attention.layer_norm_rms_epsilon=float:0.05",
+        "--rope-scaling linear --rope-scale 8",
+    ],
+)
+def test_wrong_answers_by_a_broken_kernel(box: Callable[[str], Box], wrong: str) -> None:
+    """The right weights, computed wrongly."""
     here = box(OLD)
-    wrong = "gemma3.attention.layer_norm_rms_epsilon=float:0.05"
-    loads = f'extra=(); [[ "$*" == *--model* ]] && extra=(--override-kv {wrong})\n'
+    loads = f'extra=(); [[ "$*" == *--model* ]] && extra=({wrong})\n'
     here.engines.wrap(here.engines.runner(NEW), before=loads, after=' "${extra[@]}"')
     assert "instead of" in kept(here)
 
