@@ -51,12 +51,10 @@ def _folder(path: str) -> Path:
 
 @contextmanager
 def as_owner(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Where root writes: act as the user to whom the folder of `path` belongs, so that what is made is theirs.
-
-    A link that this user planted there then leads nowhere that the user could not write. Others are left as they are.
-    """
-    owner = _folder(os.fspath(path)).stat() if os.geteuid() == 0 else None
-    if owner is None or owner.st_uid == 0:
+    """Where root writes: act as the first other user to whom a folder on the way belongs, so that what is made is
+    theirs, and a link that they planted leads nowhere that they could not write. For all but root this is nothing."""
+    owner = _first_owner(path) if os.geteuid() == 0 else None
+    if owner is None:
         yield
         return
     group = os.getegid()
@@ -67,6 +65,18 @@ def as_owner(path: str | os.PathLike[str]) -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(group)
+
+
+def _first_owner(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """The topmost folder, or link, around `path` that is not root's."""
+    for folder in reversed(Path(path).absolute().parents):
+        try:
+            found = folder.lstat()
+        except OSError:
+            return None
+        if found.st_uid != 0:
+            return found
+    return None
 
 
 def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
@@ -105,7 +115,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes, mode: int =
     target = Path(os.path.realpath(path))
     data = content.encode() if isinstance(content, str) else content
     temporary = target.with_name(f".{target.name[:200]}.{os.urandom(4).hex()}.tmp")
-    with translated("write", path), as_owner(target):
+    with translated("write", path), as_owner(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             write_through(temporary, data, mode)

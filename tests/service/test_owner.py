@@ -45,6 +45,10 @@ def test_root_and_anybody_ask_the_service_of_the_machine(container: Container) -
     other = made.llmctl("up", "cpu", "--json").error
     assert "sudo llmctl install-service --profile cpu" in other["hint"]
 
+    # Root worked in places of the service's user: nothing there became root's, or the guard could not write it.
+    places = ("/var/lib/llmctl/state", "/var/lib/llmctl/models", "/run/llmctl")
+    assert container.run("find", *places, "!", "-user", "llmctl").stdout == ""
+
     down = made.llmctl("down", "--json").json
     assert (down["changed"], down["service"]) == (True, True)
     assert not container.pids(ENGINE_UNIT)
@@ -53,6 +57,23 @@ def test_root_and_anybody_ask_the_service_of_the_machine(container: Container) -
     assert not made.llmctl("down", "--json").json["changed"]
     assert made.llmctl("up", "--json").json["changed"]
     assert container.run("test", "-e", "/run/llmctl/hold.json", check=False).returncode == 1
+
+
+def test_a_link_in_the_services_folders_leads_root_nowhere(container: Container) -> None:
+    """Who has broken into the server has its user, and must not get root with it."""
+    made = brought_up(container)
+    container.write("/etc/victim", "as it was\n")
+    container.run("mkdir", "/etc/place")
+    for link, target in (("state.json", "/etc/victim"), ("up.lock", "/etc/new"), ("locks", "/etc/place")):
+        container.run("rm", "-rf", f"/var/lib/llmctl/state/{link}")
+        container.run("ln", "-s", target, f"/var/lib/llmctl/state/{link}", user="llmctl")
+    container.run("rm", "-f", "/run/llmctl/hold.json")
+    container.run("ln", "-s", "/etc/victim", "/run/llmctl/hold.json", user="llmctl")
+    made.llmctl("up")
+    made.llmctl("down")
+    assert container.read("/etc/victim") == "as it was\n"
+    assert container.run("find", "/etc/place", "/etc/new", "-mindepth", "1", check=False).stdout == ""
+    assert container.run("test", "-e", "/etc/new", check=False).returncode == 1
 
 
 def test_an_edited_profile_is_drift(container: Container) -> None:
