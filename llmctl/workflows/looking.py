@@ -59,6 +59,7 @@ class Lookout:
     clock: Callable[[], float] = time.monotonic
     running: Running | None = None
     owner: Owner = "foreign"
+    _known_owner: Owner | None = None
     _identity: str | None = None
     _looks: int = 0
     _slept: float = field(default_factory=clocks.slept_seconds)
@@ -179,12 +180,15 @@ class Lookout:
         self.running, self._identity = None, None
 
     def _owner(self) -> Owner:
-        """Whose server it is; where none runs, whose it would be."""
-        if self.running is None:
-            if (service := self.server.service) is None:
-                return "llmctl"
+        """Whose server it is; where none runs, whose it was, or would be."""
+        if self.running is not None:
+            self._known_owner = self.running.owner
+        if self._known_owner is not None:
+            return self._known_owner
+        if (service := self.server.service) is not None:
             return "systemd" if service.engine else "foreign"
-        return self.running.owner
+        state = self.server.state()
+        return state.owner if state is not None and state.base_url == self.address.url else "llmctl"
 
     # What is loaded
 

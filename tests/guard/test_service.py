@@ -38,7 +38,9 @@ def test_it_is_ready_only_when_the_model_is_and_says_in_the_journal_what_it_does
     made: Service,
     container: Container,  # noqa: F811
 ) -> None:
-    container.wait(lambda: "not pinned" in container.unit(GUARD_UNIT)["StatusText"], SECONDS, "what it waits for")
+    container.wait(
+        lambda: "not pinned" in container.unit(GUARD_UNIT).get("StatusText", ""), SECONDS, "what it waits for"
+    )
     assert container.unit(GUARD_UNIT)["ActiveState"] == "activating"
     assert made.llmctl("up").code == 0
     container.wait(lambda: container.unit(GUARD_UNIT)["ActiveState"] == "active", SECONDS, "ready")
