@@ -98,7 +98,7 @@ def build(env: Env, out: Output, ref: str | None, interval: float, textfile: Pat
 
 def look_once(out: Output, made: Guard) -> ExitCode:
     from llmctl.output.guard import guard_lines
-    from llmctl.workflows.guard import GuardResult
+    from llmctl.workflows.findings import GuardResult
 
     found = tuple(made.once())
     result = GuardResult(made.up.profile.reference, made.lookout.address.url, found)

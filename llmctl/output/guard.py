@@ -9,7 +9,7 @@ from llmctl.output.text import pairs
 from llmctl.workflows.telling import Event, sentence
 
 if TYPE_CHECKING:
-    from llmctl.workflows.guard import GuardResult
+    from llmctl.workflows.findings import GuardResult
     from llmctl.workflows.holding import HoldResult
 
 

@@ -16,6 +16,7 @@ from llmctl.core.guard.judge import judge
 from llmctl.core.guard.watch import watch
 from llmctl.errors import ConsentNeeded, LlmctlError, Refused
 from llmctl.system.guard_note import ModelNote
+from llmctl.workflows.findings import QUIET, WORST, Found, as_found, as_found_of, status_words
 from llmctl.workflows.looking import Lookout
 from llmctl.workflows.mending import Errands, Mender, Outcome
 from llmctl.workflows.recording import Recorder
@@ -28,57 +29,7 @@ if TYPE_CHECKING:
     from llmctl.server import Server
     from llmctl.workflows.up import Up
 
-# The worst first: what STATUS= and the note say of several models.
-WORST = (
-    "degraded",
-    "driver_mismatch",
-    "gpu_lost",
-    "not_running",
-    "stuck",
-    "wrong_digest",
-    "on_cpu",
-    "partial",
-    "evicted",
-    "server_replaced",
-    "wrong_context",
-    "loading",
-    "leased",
-    "held",
-    "probe_slow",
-    "busy",
-    "resident",
-)
-# Answering or not makes no event: a busy model is where it should be.
-QUIET = {"busy": "resident"}
 ASK_SLOTS = frozenset({"wrong_context", "on_cpu", "partial", "probe_slow"})
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one look came to for one model."""
-
-    model: str
-    reason: str
-    words: str
-    expected: str
-    observed: str
-    degraded: bool
-    remedy: str
-    action: str | None
-    good: bool
-
-
-@dataclass(frozen=True)
-class GuardResult:
-    """One look at everything, as `guard --once` shows it."""
-
-    profile: str
-    server: str
-    models: tuple[Found, ...]
-
-    @property
-    def good(self) -> bool:
-        return bool(self.models) and all(model.good for model in self.models)
 
 
 def no_consent(question: str) -> None:
@@ -316,29 +267,3 @@ class Guard:
         text = "; ".join(status_words(one) for one in found)
         self.teller.status(text, ready)
         self.teller.publish(worst, notes, ready, {one.model: one.good for one in found})
-
-
-def as_found(model: Watched, finding: Finding, decision: Decision) -> Found:
-    return as_found_of(model.want.name, finding, decision)
-
-
-def as_found_of(name: str, finding: Finding, decision: Decision) -> Found:
-    return Found(
-        name,
-        finding.reason,
-        finding.words,
-        finding.expected,
-        finding.observed,
-        decision.degraded,
-        finding.remedy,
-        decision.action,
-        finding.good,
-    )
-
-
-def status_words(found: Found) -> str:
-    """What STATUS= says: plain, and what a person must do where the guard has given up."""
-    if found.degraded:
-        helps = f"; {found.remedy}" if found.remedy else ""
-        return f"degraded: {found.words}{helps}"
-    return found.words

@@ -123,15 +123,15 @@ class Lookout:
     # The server
 
     def _look_at_server(self) -> ServerSeen:
-        found = self._known_process()
+        found = self.server_process
         if found is None and (self._identity is not None or self.running is None or self._afresh):
             try:
                 self._identify()
             except PortInUse as error:
                 return ServerSeen("stranger", error.message)
             except ServerUnreachable as error:
-                return ServerSeen("silent", error.message, self._known_process())
-            found = self._known_process()
+                return ServerSeen("silent", error.message, self.server_process)
+            found = self.server_process
         if self.running is None:
             return ServerSeen("absent", f"no server at {self.address.url}")
         if found is not None and found.state in STOPPED:
@@ -151,7 +151,8 @@ class Lookout:
     def _afresh(self) -> bool:
         return self._looks % AFRESH_LOOKS == 0
 
-    def _known_process(self) -> Vitals | None:
+    @property
+    def server_process(self) -> Vitals | None:
         """The server's process, if it is the one that was found before."""
         found = vitals.read(self.pid) if self.pid else None
         return found if found is not None and found.identity == self._identity else None

@@ -32,9 +32,10 @@ RUNNER_GRACE_SECONDS = 2.0
 SERVER_GRACE_SECONDS = 15.0
 UNLOAD_SECONDS = 30.0
 POLL_SECONDS = 0.1
-# In the runtime folder. A path unit of root watches it, loads nvidia_uvm anew, and deletes it.
+# In the runtime folder. A path unit of root watches it, ends the engine's unit, loads nvidia_uvm anew, deletes the file
+# and starts the engine again.
 UVM_TRIGGER = "reset-uvm"
-UVM_SECONDS = 30.0
+UVM_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,8 @@ class Mender:
     def restart_engine(self) -> None:
         """Under systemd Restart= revives it; a server that llmctl started is started again by llmctl."""
         if self.lookout.owner == "systemd":
-            if self.lookout.pid is not None:
-                process.stop(self.lookout.pid, SERVER_GRACE_SECONDS)
+            if (found := self.lookout.server_process) is not None:
+                process.stop(found.pid, SERVER_GRACE_SECONDS)
             return
         server = self.up.services.server
 
@@ -222,7 +223,7 @@ class Mender:
             self.lookout.address = Address(host, int(port), "running server")
 
     def reset_uvm(self) -> None:
-        """Let root load nvidia_uvm anew: while the engine has it, that is not possible, so the engine ends first."""
+        """Let root load nvidia_uvm anew, and wait for it."""
         trigger = self.up.services.server.paths.runtime / UVM_TRIGGER
         atomic_write(trigger, b"")
         deadline = time.monotonic() + UVM_SECONDS
@@ -231,4 +232,5 @@ class Mender:
         if trigger.exists():
             trigger.unlink(missing_ok=True)
             raise NotFound("nobody loaded nvidia_uvm anew", "llmctl install-service --help")
-        self.restart_engine()
+        if self.lookout.owner != "systemd":
+            self.restart_engine()
