@@ -84,12 +84,13 @@ def leased(runtime: Path) -> Lease | None:
         note = Lease(str(data["command"]), int(data["pid"]), float(data["since_seconds"]))
     except (KeyError, TypeError, ValueError):
         return None
-    return Lease(note.command, note.pid, note.since_seconds, alive=_locked(runtime / LOCK))
+    return Lease(note.command, note.pid, note.since_seconds, alive=_locked(runtime / LOCK, note.pid))
 
 
 def bury(runtime: Path) -> None:
     """Forget a lease whose holder died. One that lives is left alone."""
-    if not _locked(runtime / LOCK):
+    found = leased(runtime)
+    if found is None or not found.alive:
         with suppress(FileNotFoundError), translated("delete", runtime / LEASE):
             (runtime / LEASE).unlink()
 
@@ -121,9 +122,13 @@ def lease(runtime: Path, command: str) -> Iterator[Lease]:
         os.close(descriptor)
 
 
-def _locked(path: Path) -> bool:
+def _locked(path: Path, pid: int) -> bool:
+    """Whether the lock is held. Of another user's lease, whose lock only they may open, the process `pid` tells:
+    whoever could open the file could hold the lock too, and keep everybody else from the GPU."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return Path(f"/proc/{pid}").exists()
     except OSError:
         return False
     try:
