@@ -11,11 +11,21 @@ from typing import Any, Literal
 
 from llmctl.core.kinds import UNKNOWN_KEY, dotted, show
 from llmctl.core.lock_schema import LOCK, SCHEMA
+from llmctl.core.model import ModelRef
 from llmctl.errors import UsageError
 
 WEIGHTS_MEDIA_TYPE = "application/vnd.ollama.image.model"
 Source = Literal["registry", "starter", "file"]
 NEWER = "if a newer llmctl wrote it, upgrade this one: llmctl --version"
+
+
+def name_key(name: str) -> str:
+    """What two spellings of one model name have in common: every part, blind to case, as Ollama compares them."""
+    try:
+        return ModelRef.parse(name).full.lower()
+    except UsageError:
+        # A lock that was edited by hand: such a name is itself and nothing else.
+        return name
 
 
 class LockError(UsageError):
@@ -118,19 +128,28 @@ class EnginePin:
 
 @dataclass(frozen=True)
 class Lock:
-    """All pins of one profile, sorted by name."""
+    """All pins of one profile, sorted by name. A name is found, replaced and removed in any of its spellings."""
 
     models: tuple[Pin, ...] = ()
     engine: EnginePin | None = None
 
     def pin(self, name: str) -> Pin | None:
-        return next((pin for pin in self.models if pin.name == name), None)
+        """The pin of this name."""
+        key = name_key(name)
+        return next((pin for pin in self.models if name_key(pin.name) == key), None)
+
+    def meant(self, text: str) -> Pin | None:
+        """The pin that a person means by `text`: its name, else its alias, else the name that its weights go by."""
+        key = name_key(text)
+        known = [(pin, (pin.name, pin.alias, pin.served)) for pin in self.models]
+        return next((pin for each in range(3) for pin, names in known if name_key(names[each]) == key), None)
 
     def with_pin(self, pin: Pin) -> Lock:
         return replace(self, models=_sorted([*self.without(pin.name).models, pin]))
 
     def without(self, name: str) -> Lock:
-        return replace(self, models=tuple(pin for pin in self.models if pin.name != name))
+        key = name_key(name)
+        return replace(self, models=tuple(pin for pin in self.models if name_key(pin.name) != key))
 
     def to_dict(self) -> dict[str, Any]:
         engine = {}
@@ -152,8 +171,12 @@ class Lock:
             hint = NEWER if problem.found == UNKNOWN_KEY else None
             raise LockError(f"{key}found {problem.found}, allowed {problem.allowed}", hint)
         pins = [Pin.from_dict(model) for model in document["models"]]
-        if len({pin.name for pin in pins}) != len(pins):
-            raise LockError("a model stands in it twice")
+        seen: dict[str, str] = {}
+        for pin in pins:
+            key = name_key(pin.name)
+            if key in seen:
+                raise LockError(f"a model stands in it twice: {' and '.join(dict.fromkeys([seen[key], pin.name]))}")
+            seen[key] = pin.name
         engine = document.get("engine")
         return cls(_sorted(pins), None if engine is None else EnginePin(**engine))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,13 +51,16 @@ class Library:
         """
         from llmctl.library.obtain import Obtain
 
-        wanted = context or spec.context
+        wanted, pin = context or spec.context, lock.pin(spec.name)
+        if pin is not None:
+            # Two spellings are one model, and the lock's is the one that its alias was made of.
+            spec = replace(spec, name=pin.name)
         return Obtain(
             client=self.client,
             paths=self.paths,
             environ=self.environ,
             spec=spec,
-            pin=lock.pin(spec.name),
+            pin=pin,
             context=wanted if wanted != server_context else None,
             engine_version=engine_version,
             store=store,

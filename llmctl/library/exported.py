@@ -82,10 +82,10 @@ def plan(names: Iterable[str], lock: Lock, store: Store) -> Export:
 
 
 def pin_of(name: str, lock: Lock) -> Pin:
-    ref = str(ModelRef.parse(name))
-    for pin in lock.models:
-        if name in {pin.name, pin.alias} or ref in {str(ModelRef.parse(pin.name)), pin.served}:
-            return pin
+    """UsageError for what is no model name, NotFound for what the lock does not pin."""
+    ModelRef.parse(name)
+    if (pin := lock.meant(name)) is not None:
+        return pin
     raise NotFound(f"{name} is not pinned", f"llmctl pull {name}", code="not_pinned")
 
 

@@ -253,9 +253,9 @@ def removal(
     client: Client, name: str, lock: Lock, consent: Consent, others: Iterable[KnownLock] = ()
 ) -> tuple[Removed, Lock]:
     """Delete a model with its aliases. Asks first where a lock pins it, this one or one of `others`."""
-    pin = lock.pin(name) or next((pin for pin in lock.models if name in {pin.alias, pin.served}), None)
+    pin = lock.meant(name)
     tags = {model.name: model.digest for model in client.tags()}
-    doomed = sorted(tags.keys() & names_of(name, pin, tags), key=len, reverse=True)
+    doomed = sorted(names_of(name, pin, tags), key=len, reverse=True)
     if not doomed and pin is None:
         raise NotFound(f"no model {name} here", "llmctl list", code="model_not_found")
     holders = [other.path for other in others if _holds(other, doomed)]
@@ -285,9 +285,14 @@ def _also(holders: list[str]) -> str:
 
 
 def names_of(name: str, pin: Pin | None, installed: Iterable[str]) -> set[str]:
-    """The plain name and every alias of it, those of earlier pins and of other contexts included."""
+    """Of the installed names the plain one and its aliases, those of earlier pins and of other contexts too."""
     plain = pin.served if pin else str(ModelRef.parse(name))
-    long = alias_for(ModelRef.parse(plain), "0" * 12).rpartition(":")[0]
-    aliases = {each for each in installed if name_of_alias(each) == plain or each.rpartition(":")[0] == long}
-    own = set() if pin and pin.source != "registry" else {plain}
-    return own | {alias for alias in aliases if alias.startswith(f"{PRIVATE_NAMESPACE}/")}
+    long = alias_for(ModelRef.parse(plain), "0" * 12).rpartition(":")[0].lower()
+    own = None if pin and pin.source != "registry" else plain.lower()
+
+    def belongs(lower: str) -> bool:
+        alias = name_of_alias(lower) == plain.lower() or lower.rpartition(":")[0] == long
+        return lower == own or (alias and lower.startswith(f"{PRIVATE_NAMESPACE}/"))
+
+    # Ollama shows a name in the case that it first came in, and compares it blind to case.
+    return {each for each in installed if belongs(each.lower())}

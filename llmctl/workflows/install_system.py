@@ -248,10 +248,13 @@ class Install:
         """Models of the profile that the service cannot load yet, with the command that gets them."""
         if self.adopt or self.dry_run:
             return ()
-        names = {model.name for model in self.profile.models}
-        store, pins = Store(SYSTEM.models), [pin for pin in self.lock().models if pin.name in names]
-        here = {pin.name for pin in pins if all(store.blob(blob.digest).exists() for blob in pin.blobs)}
-        absent = sorted(names - here)
+        store, lock = Store(SYSTEM.models), self.lock()
+        pins = {model.name: lock.pin(model.name) for model in self.profile.models}
+        absent = sorted(
+            name
+            for name, pin in pins.items()
+            if pin is None or not all(store.blob(blob.digest).exists() for blob in pin.blobs)
+        )
         return (f"not in its store yet: {', '.join(absent)}; get it: sudo llmctl up",) if absent else ()
 
     def adoption(self, manager: Manager) -> Iterator[Action]:

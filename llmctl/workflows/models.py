@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from llmctl.core.changes import Change, changes, short
 from llmctl.core.model import ModelRef, looks_like_path
+from llmctl.core.pin import name_key
 from llmctl.core.profile import ModelSpec
 from llmctl.core.progress import Step
 from llmctl.errors import NotFound, ServerNotRunning, UsageError
@@ -72,7 +73,8 @@ def spec_for(profile: Profile, asked: str, name: str | None, quantization: str |
 
     No stand-in here: who pulls a model by name wants that model or an error.
     """
-    known = next((model for model in profile.models if model.name == asked), None)
+    key = name_key(asked)
+    known = next((model for model in profile.models if name_key(model.name) == key), None)
     if known is not None:
         spec = replace(known, fallback=None)
     elif looks_like_path(asked):

@@ -11,8 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmctl.core.model import ModelRef
-from llmctl.errors import LlmctlError, NotFound, UsageError
+from llmctl.errors import LlmctlError, NotFound
 from llmctl.library import verify as checking
 from llmctl.system import files
 
@@ -85,19 +84,11 @@ def chosen(lock: Lock, names: Sequence[str], lock_path: Path) -> tuple[Pin, ...]
         raise NotFound(f"{lock_path} pins no model", "llmctl pull MODEL", code="nothing_pinned")
     found = []
     for name in names:
-        pin = next((pin for pin in lock.models if name == pin.name or _same(name, pin)), None)
+        pin = lock.meant(name)
         if pin is None:
             raise NotFound(f"{lock_path} has no pin for {name}", "llmctl list", code="not_pinned")
         found.append(pin)
     return tuple(dict.fromkeys(found)) or lock.models
-
-
-def _same(name: str, pin: Pin) -> bool:
-    try:
-        ref = ModelRef.parse(name).full.lower()
-        return ref in {ModelRef.parse(known).full.lower() for known in (pin.name, pin.served, pin.alias)}
-    except UsageError:
-        return False
 
 
 def as_root(verb: str, store: Path, profile: Profile, paths: Paths) -> str:

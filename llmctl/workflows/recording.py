@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from llmctl.core.pin import name_key
 from llmctl.core.placement import Witnesses
 from llmctl.library.obtain import Pinned
 from llmctl.residency import Resident
@@ -40,11 +41,14 @@ class Recorder:
         server = self.up.services.server
         old = server.state()
         known = {each.name: each for each in old.models} if old else {}
-        now = completed(active(pinned, model.want.context, resident), model, known.get(model.want.name))
+        now = active(pinned, model.want.context, resident)
+        now = completed(now, model, known.get(now.name))
         # Also where it cannot be written: it is not tried again at every look.
-        self._written[now.name] = now
-        kept = {**known, **self._written}
-        models = tuple(kept[spec.name] for spec in self.up.profile.resident if spec.name in kept)
+        self._written[model.want.name] = now
+        # The lock may spell a name in another way than the profile.
+        kept = {name_key(each.name): each for each in (*known.values(), *self._written.values())}
+        keys = [name_key(spec.name) for spec in self.up.profile.resident]
+        models = tuple(kept[key] for key in keys if key in kept)
         state = self.up.state(running, models)
         if state != old:
             server.record(state)

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.pin import name_key
 from llmctl.core.profile import ModelSpec
 from llmctl.core.progress import Step
 from llmctl.errors import Refused, UsageError
@@ -155,7 +156,8 @@ class Import:
 
     def wanted(self, name: str) -> str:
         """The quantization that a model of this name must have."""
-        spec = next((model for model in self.profile.models if model.name == name), ModelSpec(name))
+        key = name_key(name)
+        spec = next((model for model in self.profile.models if name_key(model.name) == key), ModelSpec(name))
         return self.quantization or spec.quantization
 
     def result(

@@ -121,6 +121,37 @@ def test_a_foreign_pull_of_the_moved_tag_is_said_and_undone_when_agreed(here: Pi
     assert run(here, "pull", name)["changed"] is False
 
 
+def test_another_spelling_of_a_pinned_name_is_the_pinned_model(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:latest")
+    publish(registry, "m:latest")
+    first = run(here, "pull", name)
+    again = run(here, "pull", registry.name("M"))
+    assert (again["name"], again["changed"]) == (name, False)
+    publish(registry, "m:latest", salt=b"other weights")
+    registry.manifests["M/latest"] = registry.manifests["m/latest"]
+    for each in (str(first["alias"]), name):
+        here.store.remove_manifest(ModelRef.parse(each))
+    for spelling in (registry.name("m"), registry.name("M:latest")):
+        assert here("pull", spelling, given=False).code == 5
+    updated = run(here, "pull", registry.name("m"), "--update")
+    assert [pin.name for pin in lock_file.read(here.lock_path).models] == [updated["name"]] == [name]
+
+
+def test_rm_knows_a_pinned_model_in_every_spelling(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:latest")
+    publish(registry, "m:latest")
+    first = run(here, "pull", name)
+    for spelling in (registry.name("m"), registry.name("M:Latest"), str(first["alias"]).upper()):
+        refused = here("rm", spelling, "--json", given=False)
+        assert (refused.code, refused.error["code"]) == (2, "consent_needed")
+        assert lock_file.read(here.lock_path).models
+    done = run(here, "rm", registry.name("M"), "--yes")
+    assert sorted(done["deleted"]) == sorted([first["alias"], name])  # type: ignore[call-overload]
+    assert done["unpinned"] is True
+    assert lock_file.read(here.lock_path).models == ()
+    assert list(here.store.names()) == []
+
+
 def test_status_says_that_the_plain_name_moved(here: Pinned, registry: Registry) -> None:
     name = registry.name("m:t")
     publish(registry, "m:t")

@@ -59,6 +59,42 @@ def test_pinning_again_replaces_and_unpinning_removes() -> None:
     assert Lock().with_pin(PIN).without(PIN.name) == Lock()
 
 
+SPELLINGS = (
+    "qwen3",
+    "qwen3:latest",
+    "library/qwen3",
+    "Library/QWEN3:Latest",
+    "registry.ollama.ai/library/qwen3:latest",
+)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_name_is_one_name_in_every_spelling(spelling: str) -> None:
+    pin, other = replace(PIN, name="qwen3:latest", served="qwen3:latest"), replace(PIN, name="z", served="z:latest")
+    lock = Lock((pin, other))
+    assert lock.pin(spelling) == lock.meant(spelling) == pin
+    assert lock.without(spelling) == Lock((other,))
+    again = replace(pin, name=spelling)
+    assert lock.with_pin(again) == Lock((again, other))
+
+
+def test_a_pin_is_meant_by_its_name_before_another_that_is_served_so() -> None:
+    stand_in = replace(PIN, name="a", served="starter:q4_K_M", alias="llmctl/a:0123456789ab")
+    own = replace(PIN, name="starter:q4_K_M", served="starter:q4_K_M")
+    assert Lock((stand_in, own)).meant("starter:q4_K_M") == own
+    assert Lock((stand_in,)).meant("starter:Q4_K_M") == stand_in
+    assert Lock((stand_in, own)).meant("LLMCTL/a:0123456789ab") == stand_in
+    assert Lock((stand_in,)).pin("starter:q4_K_M") is None
+    assert Lock((stand_in,)).meant("not a name!") is None
+
+
+def test_two_spellings_of_one_name_in_a_lock_are_refused() -> None:
+    document = Lock((replace(PIN, name="qwen3"), replace(PIN, name="z"))).to_dict()
+    document["models"][1]["name"] = "qwen3:latest"
+    with pytest.raises(LockError, match="twice: qwen3 and qwen3:latest"):
+        Lock.from_dict(document)
+
+
 def test_the_size_is_that_of_all_blobs() -> None:
     assert PIN.size_bytes == 1010
 

@@ -94,6 +94,16 @@ def test_another_pin_is_refused_with_both_digests_until_update(here: Box, there:
     assert there.lock == here.lock
 
 
+def test_another_spelling_of_a_pinned_name_is_no_second_pin(here: Box, there: Box, archive: Path) -> None:
+    here.pin(tiny(b"new"), "qwen3")
+    there.pin(tiny(b"old"), "qwen3:latest")
+    exported(here, archive, "library/Qwen3:latest")
+    refused = there("import", str(archive), "--json")
+    assert (refused.code, refused.error["code"]) == (ExitCode.NO, "drift")
+    assert there("import", str(archive), "--update").code == 0
+    assert there.lock == here.lock
+
+
 def test_a_blob_that_is_there_counts_only_when_it_hashes(here: Box, there: Box, archive: Path) -> None:
     model = tiny()
     here.pin(model)
