@@ -104,6 +104,10 @@ def lease(runtime: Path, command: str) -> Iterator[Lease]:
     make_folder(runtime)
     with translated("lock", runtime / LOCK):
         descriptor = os.open(runtime / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+        whose = runtime.stat()
+        if os.geteuid() == 0 and whose.st_uid != 0:
+            # Root's lease beside a guard that is another user: it must be able to see the lock.
+            os.fchown(descriptor, whose.st_uid, whose.st_gid)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -142,6 +146,9 @@ def _locked(path: Path, pid: int) -> bool:
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     atomic_write(path, json.dumps({"schema": 1, **document}).encode())
+    with translated("change", path):
+        # Everybody may know, whatever the shell's umask is.
+        path.chmod(0o644)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -62,9 +62,14 @@ def test_a_command_of_anns_has_the_gpu_and_the_guard_brings_the_model_back(made:
     container.run("useradd", "--create-home", "ann")
     uid = container.run("id", "-u", "ann").stdout.strip()
     as_sudo = {"SUDO_UID": uid, "SUDO_GID": uid, "SUDO_USER": "ann"}
-    asks = 'id -un; llmctl status --quiet; echo "resident: $?"; cat /run/llmctl/lease.json >/dev/null && exit 3'
-    done = made.llmctl("yield", "--", "sh", "-c", asks, environ=as_sudo)
-    assert (done.code, done.out.split()[:3]) == (3, ["ann", "resident:", "5"]), done.err
+    # Ends when the guard, which may not open root's lock, has seen that the GPU is given away.
+    seen = 'llmctl status --json | grep -q \'"reason": "leased"\''
+    asks = (
+        f"id -un; for i in $(seq 20); do {seen} && echo seen && break; sleep 0.5; done; "
+        'llmctl ask Hello 2>/dev/null; echo "asked: $?"; llmctl status --quiet; echo "resident: $?"; exit 3'
+    )
+    done = made.llmctl("yield", "--timeout", "90", "--", "sh", "-c", asks, environ=as_sudo)
+    assert (done.code, done.out.split()) == (3, ["ann", "seen", "asked:", "3", "resident:", "5"]), done.err
     assert "the guard" in done.err
     assert made.resident
 
