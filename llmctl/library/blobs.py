@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Problem = Literal["missing", "dangling_link", "not_a_file", "unreadable", "size", "content", "changing"]
 ATTEMPTS = 3
-OWNER_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ OnBytes = Callable[[int], None]
 def check_one(store: Store, wanted: Wanted, on_bytes: OnBytes | None = None) -> tuple[BadBlob | None, Stamp | None]:
     """The finding, or the state of the file that hashed. Nothing is changed."""
     path = store.blob(wanted.digest)
-    for last in (*[False] * (ATTEMPTS - 1), True):
+    for _ in range(ATTEMPTS):
         try:
             before = path.stat()
             if not stat.S_ISREG(before.st_mode):
@@ -88,10 +87,6 @@ def check_one(store: Store, wanted: Wanted, on_bytes: OnBytes | None = None) -> 
             found = sha256_of(path, on_bytes)
             after = path.stat()
         except OSError as error:
-            if isinstance(error, PermissionError) and os.getuid() == 0 and not last:
-                # files.as_owner is of the whole process: while another thread notes something, root is not root.
-                time.sleep(OWNER_SECONDS)
-                continue
             return _absent(wanted, path, error), None
         if Stamp.of(before) != Stamp.of(after):
             continue

@@ -18,9 +18,7 @@ import pytest
 
 from llmctl.core.model import ModelRef
 from llmctl.errors import ExitCode
-from llmctl.library import blobs, lock_file
-from llmctl.system import hashing
-from llmctl.system.hashing import Hashed
+from llmctl.library import lock_file
 from llmctl.system.store import Store
 from tests.library.conftest import STARTER_DIGEST
 from tests.library.pinned import Pinned, tree
@@ -339,24 +337,6 @@ def test_one_blob_that_this_user_may_not_read_is_a_finding(pinned: Pinned) -> No
     (bad,) = found["bad_blobs"]
     assert (bad["problem"], bad["remedy"]) == ("unreadable", f"sudo chmod a+r {path}")
     assert found["hashed"] == 2
-
-
-def test_root_that_acts_as_another_user_for_a_moment_reads_again(
-    pinned: Pinned, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What one thread does as the owner of a folder, all threads are."""
-    pinned.add("m:t", WEIGHTS)
-    refusals = [PermissionError(13, "Permission denied")] * 2
-
-    def sha256_of(path: Path, on_bytes: Any) -> Hashed:
-        if refusals:
-            raise refusals.pop()
-        return hashing.sha256_of(path, on_bytes)
-
-    monkeypatch.setattr(blobs, "sha256_of", sha256_of)
-    monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert pinned("verify").code == 0
-    assert refusals == []
 
 
 def test_a_store_that_this_user_may_not_read_names_the_command(pinned: Pinned) -> None:

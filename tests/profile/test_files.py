@@ -6,8 +6,10 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -104,6 +106,7 @@ def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys
+import tempfile
 from llmctl.system import files
 with files.exclusive(sys.argv[1], lambda: None):
     print("held", flush=True)
@@ -135,3 +138,35 @@ def test_a_lock_lets_one_in_and_dies_with_its_holder(tmp_path: Path) -> None:
 def test_a_free_lock_does_not_wait(tmp_path: Path) -> None:
     with files.exclusive(tmp_path / "lock", lambda: pytest.fail("nobody holds it")):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root acts as another user")
+def test_what_one_thread_does_as_the_owner_no_other_thread_is() -> None:
+    # Not below tmp_path, into which only the user of the tests may look.
+    with tempfile.TemporaryDirectory() as name:
+        mine, theirs = Path(name) / "mine", Path(name) / "theirs"
+        Path(name).chmod(0o755)
+        mine.mkdir(0o700)
+        theirs.mkdir()
+        os.chown(theirs, 12345, 23456)
+        inside, looked = threading.Event(), threading.Event()
+
+        def owner() -> None:
+            with files.as_owner(theirs / "new"):
+                inside.set()
+                assert looked.wait(60)
+                (theirs / "new").touch()
+                with pytest.raises(PermissionError):
+                    (mine / "new").touch()
+
+        with ThreadPoolExecutor(1) as pool:
+            acting = pool.submit(owner)
+            assert inside.wait(60)
+            try:
+                (mine / "read").touch()
+            finally:
+                looked.set()
+            acting.result()
+        found = (theirs / "new").stat()
+        assert (found.st_uid, found.st_gid) == (12345, 23456)
+        assert [each.name for each in mine.iterdir()] == ["read"]
