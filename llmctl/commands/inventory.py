@@ -8,7 +8,7 @@ import typer
 
 from llmctl.commands.options import JsonFlag, ProfileOption, StoreOption
 from llmctl.errors import ExitCode
-from llmctl.library import lock_file
+from llmctl.library import lock_file, usage
 from llmctl.output import Output
 from llmctl.output.inventory import list_lines
 from llmctl.workflows import inventory
@@ -33,7 +33,8 @@ def list_(
       A model folder that can be read, or a running server.
     \b
     SIDE EFFECTS
-      None. Only with --check are registries asked.
+      Notes in the state folder where a lock lies that is not among your profiles, so that prune spares its models.
+      Only with --check are registries asked.
     \b
     EXIT CODES
       0 listed, also where a registry could not be asked
@@ -46,7 +47,9 @@ def list_(
     """
     env: Env = ctx.obj
     chosen = env.profile(profile)
-    lock = lock_file.read(env.lock_path(chosen))
+    lock_path = env.lock_path(chosen)
+    lock = lock_file.read(lock_path)
+    usage.seen(env.paths, lock_path, lock)
     found = inventory.look(env.server, chosen, lock, env.client, given=store, check=check)
     Output(env, json).show(found, list_lines)
     return ExitCode.OK

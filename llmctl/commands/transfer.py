@@ -123,6 +123,7 @@ def import_(
             profile=declared,
             place=place,
             lock_path=env.lock_path(declared),
+            state=env.paths.state,
             progress=progress,
             consent=out.consent(yes),
         ).run()

@@ -87,15 +87,9 @@ class Library:
 
     def change_lock(self, path: Path, change: Callable[[Lock], Lock]) -> Lock:
         """Read, change and write, with no other llmctl in between. `prune` knows the lock from then on."""
+        from llmctl.library import usage
 
-        from llmctl.library import lock_file
-
-        def noted(lock: Lock) -> Lock:
-            changed = change(lock)
-            self.know_lock(path, changed)
-            return changed
-
-        return lock_file.change(path, noted)
+        return usage.change(self.paths.state, path, change)
 
     def know_lock(self, path: Path, lock: Lock) -> None:
         """Keep in mind that the lock at `path` pins what it pins, so that `prune` keeps it."""

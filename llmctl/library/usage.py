@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from llmctl.library import lock_file
 
 if TYPE_CHECKING:
     from llmctl.core.pin import Lock, Pin
+    from llmctl.system.paths import Paths
     from llmctl.system.store import Store, StoredFile
 
 NOTES = "locks"
@@ -66,6 +68,26 @@ def note(state: Path, path: Path, lock: Lock) -> None:
     except (OSError, ValueError):
         pass
     atomic_write(kept, content, mode=0o600)
+
+
+def change(state: Path, path: Path, edit: Callable[[Lock], Lock]) -> Lock:
+    """Read, edit and write the lock at `path`, with no other llmctl in between, and keep it in mind."""
+
+    def noted(lock: Lock) -> Lock:
+        changed = edit(lock)
+        # First, so that what it pins is never unknown.
+        note(state, path, changed)
+        return changed
+
+    return lock_file.change(path, noted)
+
+
+def seen(paths: Paths, path: Path, lock: Lock) -> None:
+    """Keep a lock in mind that was only read: a team's, which another machine wrote. One beside the user's own
+    profiles is known anyway. Who only looks is not told where that cannot be written."""
+    if lock.models and path.absolute().parent != paths.config.absolute():
+        with suppress(LlmctlError):
+            note(paths.state, path, lock)
 
 
 def known_locks(state: Path, more: Iterable[Path] = ()) -> tuple[KnownLock, ...]:

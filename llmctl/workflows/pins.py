@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.errors import LlmctlError, NotFound
+from llmctl.library import lock_file, usage
 from llmctl.library import verify as checking
 from llmctl.system import files
 
@@ -153,6 +154,7 @@ def verify(scope: Scope, since_seconds: float | None, progress: Progress) -> Ver
 
 
 def checked(scope: Scope, since_seconds: float | None, progress: Progress) -> Verification:
+    usage.seen(scope.paths, scope.lock_path, lock_file.read(scope.lock_path))
     return checking.verify(
         scope.place.store,
         scope.pins,

@@ -12,7 +12,7 @@ from llmctl.core.pin import name_key
 from llmctl.core.profile import ModelSpec
 from llmctl.core.progress import Step
 from llmctl.errors import Refused, UsageError
-from llmctl.library import exported, imported, lock_file
+from llmctl.library import exported, imported, lock_file, usage
 from llmctl.library.disk import MARGIN_BYTES, require_room
 from llmctl.library.obtain import CONSENT_BYTES
 
@@ -105,6 +105,7 @@ class Import:
     profile: Profile
     place: Place
     lock_path: Path
+    state: Path
     progress: Progress
     consent: Consent
 
@@ -139,7 +140,7 @@ class Import:
                 lock = lock.with_pin(pin)
             return lock
 
-        lock_file.change(self.lock_path, edit)
+        usage.change(self.state, self.lock_path, edit)
         result = self.result(archive, plan, tuple(shown for _, shown in done))
         self.tell("done", f"{len(done)} models")
         return result

@@ -264,6 +264,21 @@ def test_the_lock_of_every_profile_is_known_to_prune(here: Pinned, registry: Reg
     assert str(project / "team.lock") in asked.err
 
 
+@pytest.mark.parametrize("verb", ["list", "verify", "repair"])
+def test_a_teams_lock_that_was_only_looked_at_is_known_to_prune(
+    here: Pinned, registry: Registry, tmp_path: Path, verb: str
+) -> None:
+    publish(registry, "m:t")
+    run(here, "pull", registry.name("m:t"))
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "team.yaml").write_text((here.folder / "profile.yaml").read_text())
+    here.lock_path.rename(project / "team.lock")
+    age(here.store)
+    run(here, verb, "--profile", str(project / "team.yaml"))
+    assert run(here, "prune", "--yes")["aliases"] == []
+
+
 def test_a_loaded_alias_stays_and_is_named(here: Pinned, registry: Registry) -> None:
     publish(registry, "m:t")
     first = run(here, "pull", registry.name("m:t"))

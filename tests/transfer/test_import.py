@@ -303,6 +303,21 @@ def test_it_waits_for_another_llmctl_that_changes_the_store_and_says_so(here: Bo
     assert there.lock == here.lock
 
 
+def test_the_lock_of_another_profile_that_imported_is_known_to_prune(
+    here: Box, there: Box, archive: Path, tmp_path: Path
+) -> None:
+    pin = here.pin(tiny())
+    exported(here, archive, NAME)
+    team = tmp_path / "team.yaml"
+    team.write_text((there.folder / "config" / "profile.yaml").read_text())
+    assert there("import", str(archive), "--profile", str(team)).code == 0
+    long_ago = time.time() - 30 * 86400
+    for path in there.store.path.rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+    assert there("prune", "--yes", "--json").json["aliases"] == []
+    assert manifest(there, pin.alias) is not None
+
+
 def test_two_models_that_share_weights_bring_them_once(here: Box, there: Box, archive: Path) -> None:
     here.pin(tiny())
     here.pin(tiny(licence=None), "other:q4_K_M")
