@@ -124,6 +124,13 @@ class Change:
                 "upgrade it as it was installed",
                 code="not_managed",
             )
+        named = found.configured(server.environ)
+        if named is not None and running.owner == "llmctl":
+            raise Refused(
+                f"{found.CONFIGURED} names the engine {named}, which llmctl does not manage",
+                f"unset {found.CONFIGURED}",
+                code="not_managed",
+            )
         program = Path(f"/proc/{running.pid}/exe").resolve()
         engine = self.services.engines.store.of_program(program)
         if engine is None:

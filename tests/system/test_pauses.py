@@ -82,12 +82,15 @@ def test_a_lease_that_ends_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can stand for two users")
 def test_roots_lease_is_seen_by_whom_the_folder_belongs_to(tmp_path: Path) -> None:
     """The guard of the machine's service runs as a user of its own, and sees no process of root."""
-    os.chown(tmp_path, 65534, 65534)
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    runtime.chmod(0o777)
+    os.chown(runtime, 65534, 65534)
     before = os.umask(0o077)
     try:
-        with pauses.lease(tmp_path, "train"):
+        with pauses.lease(runtime, "train"):
             for name in (pauses.LOCK, pauses.LEASE):
-                found = (tmp_path / name).stat()
+                found = (runtime / name).stat()
                 readable = (found.st_uid == 65534 and found.st_mode & 0o400) or found.st_mode & 0o004
                 assert readable, name
     finally:

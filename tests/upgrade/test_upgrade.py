@@ -5,6 +5,7 @@ Speeds are not asserted: where an upgrade should go through, the margin is so wi
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from tests.conftest import StartOllama
 from tests.lifecycle.conftest import Llmctl
+from tests.parts.engine import InstalledEngine
 from tests.upgrade.conftest import NEW, OLD, Box
 
 pytestmark = [pytest.mark.real("ollama", "engines", "model"), pytest.mark.timeout(600)]
@@ -227,12 +229,18 @@ def test_a_profile_that_names_its_version_is_obeyed(box: Callable[[str], Box]) -
     assert (done.code, done.error["code"]) == (5, "version_pinned")
 
 
-def test_an_engine_of_the_users_own_is_not_llmctls(llmctl: Llmctl, ready: str) -> None:
-    """The one that LLMCTL_ENGINE or PATH names."""
+@pytest.mark.parametrize("named_by", ["LLMCTL_ENGINE", "PATH"])
+def test_an_engine_of_the_users_own_is_not_llmctls(
+    llmctl: Llmctl, ready: str, engine: InstalledEngine, tmp_path: Path, named_by: str
+) -> None:
+    llmctl.environ["LLMCTL_ENGINES_DIR"] = str(tmp_path / "none")
+    if named_by == "PATH":
+        del llmctl.environ["LLMCTL_ENGINE"]
+        llmctl.environ["PATH"] = f"{engine.ollama.parent}:{os.environ['PATH']}"
     assert llmctl("up", ready).code == 0
     done = llmctl("engine", "upgrade", OLD, "--json")
     assert (done.code, done.error["code"]) == (5, "not_managed")
-    assert "engine use" in done.error["hint"]
+    assert ("engine use" in done.error["hint"]) == (named_by == "PATH")
 
 
 def test_an_attached_server_is_not_llmctls(llmctl: Llmctl, starter_gguf: Path, ollama_server: StartOllama) -> None:
