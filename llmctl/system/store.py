@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from llmctl.system.files import make_folder, read_bounded, sync_folder, translat
 LARGEST_MANIFEST_BYTES = 4 << 20
 SCRATCH = ".llmctl"
 FILE_MODE = 0o644
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 _BLOB = re.compile(r"sha256-([0-9a-f]{64})")
 _PARTIAL = re.compile(r"sha256-([0-9a-f]{64})-partial(-\d+)?")
@@ -116,13 +118,21 @@ class Store:
 
     def scratch_files(self) -> Iterator[StoredFile]:
         """What unfinished verbs of llmctl left. Nothing where this user may not look: they are another user's."""
-        for folder, _, names in os.walk(self.scratch):
-            for name in names:
-                path = Path(folder, name)
-                with suppress(OSError):
-                    found = path.lstat()
-                    size_bytes, disk_bytes = found.st_size, found.st_blocks * 512
-                    yield StoredFile(path, None, True, size_bytes, disk_bytes, found.st_mtime)
+        try:
+            top = self._open_scratch()
+        except (OSError, LlmctlError):
+            return
+        try:
+            # Below the descriptor: what is walked is the folder that was judged, and links are not followed.
+            for folder, _, names, descriptor in os.fwalk(".", dir_fd=top):
+                for name in names:
+                    with suppress(OSError):
+                        found = os.lstat(name, dir_fd=descriptor)
+                        path = self.scratch / folder / name
+                        size_bytes, disk_bytes = found.st_size, found.st_blocks * 512
+                        yield StoredFile(path, None, True, size_bytes, disk_bytes, found.st_mtime)
+        finally:
+            os.close(top)
 
     def place(self, temporary: Path, digest: str) -> None:
         """Make a finished file of the scratch folder the blob `digest`. The caller has hashed it.
@@ -132,11 +142,6 @@ class Store:
         """
         target = self.blob(digest)
         with translated("write", target):
-            descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
             self._finish(temporary, target)
 
     def write_manifest(self, ref: ModelRef, content: bytes) -> None:
@@ -160,12 +165,37 @@ class Store:
                 folder.rmdir()
 
     def make_scratch(self) -> Path:
-        """The scratch folder, made where it is missing."""
+        """The scratch folder, made where it is missing. LlmctlError where a link or another user's is in its place."""
         self._make_folder(self.path)
-        make_folder(self.scratch, 0o700)
         with translated("make", self.scratch):
-            _give(self.scratch, self.path)
+            os.close(self._open_scratch(make=True))
         return self.scratch
+
+    def _open_scratch(self, *, make: bool = False) -> int:
+        """A descriptor of the scratch folder, which is the owner's of the store, or this user's. OSError passes.
+
+        The owner of a store may put a link there, to have root write and delete elsewhere.
+        """
+        store = os.open(self.path, _FOLDER)
+        try:
+            made = make and _made(store, SCRATCH)
+            if stat.S_ISLNK(os.lstat(SCRATCH, dir_fd=store).st_mode):
+                raise LlmctlError(
+                    f"{self.scratch} is a link; llmctl keeps unfinished files there", f"rm {self.scratch}"
+                )
+            scratch = os.open(SCRATCH, _FOLDER | os.O_NOFOLLOW, dir_fd=store)
+            try:
+                owner = os.fstat(store)
+                if made:
+                    _give(scratch, owner)
+                if os.fstat(scratch).st_uid not in {owner.st_uid, os.geteuid()}:
+                    raise LlmctlError(f"{self.scratch} belongs to another user", f"ls -ld {self.path} {self.scratch}")
+            except BaseException:
+                os.close(scratch)
+                raise
+            return scratch
+        finally:
+            os.close(store)
 
     @contextmanager
     def changing(self, waiting: Callable[[], None]) -> Iterator[None]:
@@ -195,22 +225,46 @@ class Store:
         make_folder(folder)
         with translated("make", folder):
             for each in reversed(missing):
-                _give(each, each.parent)
+                descriptor = os.open(each, _FOLDER | os.O_NOFOLLOW)
+                try:
+                    _give(descriptor, each.parent.stat())
+                finally:
+                    os.close(descriptor)
 
     def _finish(self, temporary: Path, target: Path) -> None:
         """Move a whole file to where a server sees it, with the mode and owner that one expects."""
         self._make_folder(target.parent)
-        temporary.chmod(FILE_MODE)
-        _give(temporary, target.parent)
+        # Who may write into the folder may have put a link there: the file itself is judged, and then changed.
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise LlmctlError(f"{temporary} is no regular file")
+            _give(descriptor, target.parent.stat())
+            os.fchmod(descriptor, FILE_MODE)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         temporary.replace(target)
         sync_folder(target.parent)
 
 
-def _give(path: Path, folder: Path) -> None:
-    """Root writes into other users' stores: what it makes belongs to whom the folder belongs."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+def _made(folder: int, name: str) -> bool:
+    """Make a folder for its owner alone; False where something of that name is there."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=folder)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _give(descriptor: int, owner: os.stat_result) -> None:
+    """Root writes into other users' stores: what it makes there belongs to whom the folder belongs."""
+    found = os.fstat(descriptor)
+    if os.geteuid() != 0 or (found.st_uid, found.st_gid) == (owner.st_uid, owner.st_gid):
+        return
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        raise LlmctlError("a file that has another name elsewhere is not given away", code="file_error")
+    os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _same_but_for_case(folder: Path, name: str) -> Iterator[Path]:

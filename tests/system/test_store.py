@@ -226,3 +226,73 @@ def test_a_running_server_sees_what_is_placed_and_what_is_removed(
     assert listed == {pin.served: pin.manifest_digest[7:], pin.alias: pin.manifest_digest[7:]}
     store.remove_manifest(ModelRef.parse(pin.served))
     assert [model["name"] for model in server.get("/api/tags")["models"]] == [pin.alias]
+
+
+def planted(folder: Path) -> tuple[Path, Store]:
+    """A folder of root's, and a store whose owner has a link to it where llmctl's unfinished files lie."""
+    folder.chmod(0o755)
+    victim, store = folder / "victim", Store(folder / "models")
+    victim.mkdir(0o700)
+    (victim / "file").write_text("root's")
+    os.utime(victim / "file", (0, 0))
+    store.blobs_folder.mkdir(parents=True)
+    store.scratch.symlink_to(victim)
+    for path in (store.path, store.blobs_folder, store.scratch):
+        os.chown(path, 12345, 23456, follow_symlinks=False)
+    return victim, store
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into other users' stores")
+def test_a_link_in_place_of_the_scratch_folder_leads_nowhere() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        victim, store = planted(Path(name))
+        with pytest.raises(LlmctlError, match="a link"):
+            store.make_scratch()
+        assert victim.stat().st_uid == 0
+        assert list(store.scratch_files()) == []
+        with pytest.raises(LlmctlError, match="a link"):
+            store.write_manifest(REF, b"one")
+        assert [path.name for path in victim.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into other users' stores")
+def test_a_scratch_folder_of_a_third_user_is_not_used() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        _, store = planted(Path(name))
+        store.scratch.unlink()
+        store.scratch.mkdir()
+        (store.scratch / "file").touch()
+        os.chown(store.scratch, 777, 777)
+        with pytest.raises(LlmctlError, match="another user"):
+            store.make_scratch()
+        assert list(store.scratch_files()) == []
+        assert store.scratch.stat().st_uid == 777
+        # What root left there, or the owner, is as good as ever.
+        for user in (0, 12345):
+            os.chown(store.scratch, user, -1)
+            assert store.make_scratch() == store.scratch
+            assert len(list(store.scratch_files())) == 1
+
+
+def test_a_temporary_that_became_a_link_is_not_placed(store: Store, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(CONTENT)
+    victim.chmod(0o600)
+    temporary = store.make_scratch() / "new"
+    temporary.symlink_to(victim)
+    with pytest.raises(LlmctlError):
+        store.place(temporary, DIGEST)
+    assert victim.stat().st_mode & 0o777 == 0o600
+    assert not os.path.lexists(store.blob(DIGEST))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into other users' stores")
+def test_a_temporary_that_has_another_name_elsewhere_is_not_given_away() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        victim, store = planted(Path(name))
+        store.scratch.unlink()
+        temporary = store.make_scratch() / "new"
+        os.link(victim / "file", temporary)
+        with pytest.raises(LlmctlError):
+            store.place(temporary, DIGEST)
+        assert (victim / "file").stat().st_uid == 0
