@@ -46,6 +46,8 @@ def without_registry(run: Obtain, ref: ModelRef, error: LlmctlError) -> tuple[Pi
         raise error
     installed = weights.manifest_of(str(ref), run.store) if str(ref).lower() in run.tags() else None
     if installed is not None:
+        # Nobody has hashed just now what an earlier pull left.
+        arrived.require_whole(run, ref, installed, downloaded=frozenset())
         note = f"{error.message}; pinned {ref} as it is installed"
         return new_pin(run, ref, installed), str(ref), note
     if run.spec.fallback != "starter":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from llmctl.core.manifest import parse_manifest
 from llmctl.core.model import ModelRef
 from llmctl.library import lock_file, usage
 from llmctl.library import prune as pruning
@@ -150,6 +151,26 @@ def test_rm_knows_a_pinned_model_in_every_spelling(here: Pinned, registry: Regis
     assert done["unpinned"] is True
     assert lock_file.read(here.lock_path).models == ()
     assert list(here.store.names()) == []
+
+
+def test_damaged_weights_are_not_pinned_while_the_registry_is_away(here: Pinned, registry: Registry) -> None:
+    from llmctl.client import Client
+
+    name = registry.name("m:t")
+    publish(registry, "m:t")
+    list(Client(here.url).pull(name, insecure=True))
+    manifest = parse_manifest(here.store.manifest(ModelRef.parse(name)) or b"")
+    assert manifest.weights is not None
+    blob = here.store.blob(manifest.weights.digest)
+    good = blob.read_bytes()
+    blob.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    registry.fault = "page"
+    refused = here("pull", name, "--json", given=False)
+    assert (refused.code, refused.error["code"]) == (1, "damaged_blob")
+    assert manifest.weights.digest in refused.error["message"]
+    assert lock_file.read(here.lock_path).models == ()
+    blob.write_bytes(good)
+    assert "as it is installed" in str(run(here, "pull", name)["note"])
 
 
 def test_status_says_that_the_plain_name_moved(here: Pinned, registry: Registry) -> None:
