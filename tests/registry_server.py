@@ -58,6 +58,7 @@ class Registry:
     announced: str = ""
     elsewhere: str = ""
     redirects: bool = False
+    token: str = "open"
     moves: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     sent: Counter[str] = field(default_factory=Counter)
@@ -118,7 +119,8 @@ class _Answer(BaseHTTPRequestHandler):
         self.registry.asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
         with suppress(BrokenPipeError, ConnectionResetError):
             if self.path.startswith("/token"):
-                self._send(200, json.dumps({"token": "open"}).encode(), {"Content-Type": "application/json"})
+                answer = json.dumps({"token": self.registry.token}).encode()
+                self._send(200, answer, {"Content-Type": "application/json"})
             elif found := re.fullmatch(r"/v2/library/([^/]+)/manifests/([^/?]+)", self.path):
                 self._manifest("/".join(found.groups()))
             elif found := re.fullmatch(r"/(?:v2/library/[^/]+/blobs|data)/(sha256:[0-9a-f]{64})", self.path):

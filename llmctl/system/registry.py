@@ -173,10 +173,12 @@ def token_for(client: httpx.Client, response: httpx.Response) -> str | None:
     # As ollama does since CVE-2025-51471: a registry may not send its clients elsewhere.
     if realm.netloc != response.url.netloc.decode() or realm.scheme != response.url.scheme:
         return None
+    import httpx
+
     parameters = {key: challenge[key] for key in ("service", "scope") if key in challenge}
-    answer = client.get(realm.geturl(), params=parameters)
+    answer, content = _read(client, str(httpx.URL(realm.geturl()).copy_merge_params(parameters)), {})
     try:
-        document = json.loads(answer.content[:MAXIMUM_BYTES]) if answer.status_code == 200 else {}
+        document = json.loads(content) if answer.status_code == 200 else {}
     except ValueError:
         return None
     token = document.get("token") or document.get("access_token") if isinstance(document, dict) else None

@@ -41,6 +41,16 @@ def test_a_public_registry_that_wants_a_token_gives_one(published: Published) ->
     registry, ref, digest = published
     registry.fault = "token"
     assert asking.manifest(ref, {}).digest == digest
+    assert [line for line in registry.asked if line.startswith("GET /token?service=r&scope=repository%3Am%3Apull")]
+
+
+def test_a_token_without_end_is_not_read(published: Published) -> None:
+    registry, ref, _ = published
+    registry.fault = "token"
+    registry.token = "x" * (5 << 20)
+    with pytest.raises(DownloadFailed, match="/token.* sent more than") as caught:
+        asking.manifest(ref, {})
+    assert caught.value.code == "registry_answer"
 
 
 @pytest.mark.parametrize(
