@@ -95,7 +95,9 @@ def plan(store: Store, locks: Iterable[KnownLock], loaded: Iterable[str], now: f
         )
         return Plan((), tuple(files), tuple(survey.notes))
     aliases = tuple(_aliases(survey, blind))
-    pinned = {layer.digest for lock in survey.locks for pin in lock.pins for layer in pin.blobs}
+    pins = [pin for lock in survey.locks for pin in lock.pins]
+    # A lock that was made without sight of the store names the weights and no layers.
+    pinned = {layer.digest for pin in pins for layer in pin.blobs} | {pin.weights_digest for pin in pins}
     left = _named(each for each in survey.installed if each.name not in aliases) | pinned
     files += [_pruned(file, "blob") for file in _loose(survey, left)]
     return Plan(aliases, tuple(files), tuple(survey.notes))
@@ -172,28 +174,39 @@ def _pruned(file: StoredFile, kind: Kind) -> PrunedFile:
     return PrunedFile(str(file.path), kind, file.size_bytes, 0 if shared else file.disk_bytes)
 
 
-def carry_out(store: Store, plan: Plan) -> None:
-    """Remove from the disk what `plan` says; the caller holds `store.changing`.
+def carry_out(store: Store, plan: Plan, now: float) -> None:
+    """Remove from the disk what `plan` says; the caller holds `store.changing`. Root acts as the store's owner, who
+    may have planted links.
 
-    A blob is first put aside, then the manifests are read once more: a foreign pull that found the blob here
-    may have named it meanwhile, and gets it back.
+    A blob is first put aside, then the store is looked at once more: a foreign pull that found the blob here may
+    have named it meanwhile, or be about to, and gets it back.
     """
+    from llmctl.system.files import as_owner, translated
+
+    with as_owner(store.blobs_folder):
+        for alias in plan.aliases:
+            store.remove_manifest(ModelRef.parse(alias))
+        aside: dict[Path, Path] = {}
+        for file in plan.files:
+            path = Path(file.path)
+            with translated("remove", path):
+                if file.kind == "blob":
+                    aside[path] = store.make_scratch() / f"pruned-{path.name}"
+                    path.rename(aside[path])
+                else:
+                    path.unlink(missing_ok=True)
+        if aside:
+            _decide(store, aside, now)
+
+
+def _decide(store: Store, aside: dict[Path, Path], now: float) -> None:
+    """Each blob that was put aside goes back or goes, by what the store says now."""
     from llmctl.system.files import translated
 
-    for alias in plan.aliases:
-        store.remove_manifest(ModelRef.parse(alias))
-    aside: dict[Path, Path] = {}
-    for file in plan.files:
-        path = Path(file.path)
-        with translated("remove", path):
-            if file.kind == "blob":
-                aside[path] = store.make_scratch() / f"pruned-{path.name}"
-                path.rename(aside[path])
-            else:
-                path.unlink(missing_ok=True)
-    installed = from_store(store) if aside else ()
-    named = {digest.replace(":", "-") for digest in _named(installed)}
-    doubt = any(each.damaged for each in installed)
+    survey = _Survey(store, (), frozenset(), now, from_store(store), tuple(store.files()))
+    digests = _named(survey.installed)
+    named = {digest.replace(":", "-") for digest in digests}
+    doubt = any(each.damaged for each in survey.installed) or _busy(survey, digests) is not None
     for path, kept in aside.items():
         with translated("remove", path):
             if (doubt or path.name in named) and not path.exists():

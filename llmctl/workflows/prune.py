@@ -80,7 +80,7 @@ class Prune:
 
     def remove(self, agreed: Plan) -> None:
         if self.writable:
-            pruning.carry_out(self.place.store, agreed)
+            pruning.carry_out(self.place.store, agreed, time.time())
         elif self.client is not None:
             # The server deletes the blobs that nothing names any more together with the alias.
             for alias in agreed.aliases:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pytest
 from llmctl.core.model import ModelRef
 from llmctl.core.pin import Lock
 from llmctl.env import Env
+from llmctl.errors import LlmctlError
 from llmctl.library import lock_file, prune, usage
 from llmctl.system.paths import from_environment
 from llmctl.system.store import Store
@@ -281,7 +283,7 @@ def test_a_blob_that_a_foreign_pull_names_meanwhile_comes_back(here: Pinned, mon
     assert str(here.path(pin.weights_digest)) in {file.path for file in plan.files}
     # Between the plan and the removal a foreign pull finds all blobs there, and writes its manifest.
     here.store.write_manifest(ref, content)
-    prune.carry_out(here.store, plan)
+    prune.carry_out(here.store, plan, time.time())
     assert here.path(pin.weights_digest).read_bytes() == b"late" * 1000
     assert all(here.path(layer.digest).exists() for layer in pin.blobs)
 
@@ -460,3 +462,59 @@ def test_in_a_server_s_own_store_aliases_go_through_the_server(here: Pinned, oll
     assert not weights.exists()
     assert blob.exists()
     assert document["remedy"].startswith("sudo env ")
+
+
+def test_weights_stay_whose_pin_has_no_layers(here: Pinned) -> None:
+    """A lock that was made without sight of the store."""
+    pin = here.lock.models[0]
+    for name in (pin.served, pin.alias):
+        here.store.remove_manifest(ModelRef.parse(name))
+    here.lock = Lock((replace(pin, layers=(), config=None),))
+    lock_file.write(here.lock_path, here.lock)
+    age(here.store)
+    assert str(here.path(pin.weights_digest)) not in {file["path"] for file in pruned(here)["files"]}
+    assert here.path(pin.weights_digest).exists()
+
+
+def test_blobs_come_back_where_something_began_to_arrive_meanwhile(here: Pinned) -> None:
+    blob = loose(here)
+    age(here.store)
+    plan = prune.plan(here.store, (), (), time.time())
+    assert str(blob) in {file.path for file in plan.files}
+    # A foreign pull passes over the blobs that it finds; its manifest comes at its end.
+    loose(here, b"arriving" * 100)
+    prune.carry_out(here.store, plan, time.time())
+    assert blob.read_bytes() == b"nobody's" * 5000
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root removes other users' files")
+def test_a_link_in_a_store_leads_root_to_nobody_else_s_files() -> None:
+    # Not below tmp_path, into which only the user of the tests may look.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        store, victim = Store(folder / "models"), folder / "victim"
+        victim.mkdir()
+        store.path.mkdir()
+        left = victim / ("sha256-" + "e" * 64 + "-partial")
+        left.write_text("of another store")
+        os.utime(left, (0, 0))
+        store.scratch.symlink_to(victim)
+        os.chown(store.path, 12345, 23456)
+        assert prune.plan(store, (), (), time.time()).files == ()
+        store.blobs_folder.symlink_to(victim)
+        plan = prune.plan(store, (), (), time.time())
+        with pytest.raises(LlmctlError, match="cannot remove"):
+            prune.carry_out(store, plan, time.time())
+        assert left.exists()
+        # After it was shown, the folder becomes a link.
+        store.scratch.unlink()
+        left.rename(store.make_scratch() / left.name)
+        plan = prune.plan(store, (), (), time.time())
+        assert [file.kind for file in plan.files] == ["scratch"]
+        store.scratch.rename(store.path / "aside")
+        left.write_text("of another store")
+        store.scratch.symlink_to(victim)
+        with pytest.raises(LlmctlError, match="cannot remove"):
+            prune.carry_out(store, plan, time.time())
+        assert left.exists()
