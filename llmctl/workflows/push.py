@@ -124,9 +124,11 @@ def named(client: Client, alias: str, ref: ModelRef, digest: str, tags: Mapping[
 
 
 def upload(client: Client, pin: Pin, ref: ModelRef, progress: Progress) -> None:
+    from llmctl.system.registry import plain
+
     sent: dict[str, int] = {}
     try:
-        for event in client.push(str(ref), insecure=ref.loopback):
+        for event in client.push(str(ref), insecure=plain(ref)):
             if event.digest is not None:
                 # Counted again from the start where a blob is sent a second time.
                 sent[event.digest] = min(event.completed_bytes or 0, event.total_bytes or 0)

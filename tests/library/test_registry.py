@@ -48,7 +48,7 @@ def test_a_token_without_end_is_not_read(published: Published) -> None:
     registry, ref, _ = published
     registry.fault = "token"
     registry.token = "x" * (5 << 20)
-    with pytest.raises(DownloadFailed, match="/token.* sent more than") as caught:
+    with pytest.raises(DownloadFailed, match=r"/token.* sent more than") as caught:
         asking.manifest(ref, {})
     assert caught.value.code == "registry_answer"
 

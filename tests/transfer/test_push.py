@@ -54,6 +54,21 @@ def test_what_is_pushed_is_what_is_pinned_and_another_machine_pulls_it(
 
 
 @real
+def test_a_registry_of_this_machine_that_speaks_tls_is_pushed_to_over_tls(
+    new_box: NewBox, https_registry: RealRegistry, ollama_server: StartOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in https_registry.environ.items():
+        monkeypatch.setenv(name, value)
+    box = new_box("served")
+    box.use(ollama_server(https_registry.environ, models=box.store.path).port)
+    box.pin(tiny())
+    target = https_registry.name("tiny:1")
+    done = box("push", NAME, target, "--json")
+    assert done.code == 0, done.err
+    assert asked.manifest(ModelRef.parse(target)).digest == tiny().digest
+
+
+@real
 def test_another_model_under_the_name_is_asked_about_or_refused(served: Box, real_registry: RealRegistry) -> None:
     target = real_registry.name("tiny:1")
     served.pin(tiny(b"other"), "other:q4_K_M")
