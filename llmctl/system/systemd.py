@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from llmctl.system.command import Finished
 
 LIMIT_BYTES = 1 << 20
-ASK_SECONDS = 20.0
+# A machine that boots, or loads a model, may be slow to answer.
+ASK_SECONDS = 60.0
 # A stop waits for TimeoutStopSec of each unit.
 CHANGE_SECONDS = 120.0
 SYSTEM_UNITS = Path("/etc/systemd/system")
