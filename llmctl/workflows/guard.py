@@ -70,6 +70,7 @@ class Guard:
         self._missing: list[str] = []
         self._own: bool | None = None
         self._stamp: object = None
+        self._failure = ""
         self.recorder = Recorder(self.up)
 
     def _impatient(self, url: str) -> Client:
@@ -85,10 +86,22 @@ class Guard:
         """Until `stop` is set. Never raises for what a look or a step meets."""
         try:
             while not self.stop.is_set():
-                self.tick()
+                self._tick_safely()
                 self._wait(self.limits.interval_seconds)
         finally:
             self.teller.stopping()
+
+    def _tick_safely(self) -> None:
+        """A look that fails is said once, and the next one is tried."""
+        try:
+            self.tick()
+            self._failure = ""
+        except LlmctlError as error:
+            if self._stamp is None:
+                raise
+            if error.message != self._failure:
+                self._failure = error.message
+                self._say(Event(time.time(), "", "degraded", None, f"cannot look: {error.message}", degraded=True))
 
     def _wait(self, seconds: float) -> None:
         """Until the next look, or until the step under way has ended; the watchdog hears of it meanwhile."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -94,7 +95,11 @@ class Lookout:
             return [found for _ in self.models]
         loaded = tuple(self._loaded(model) for model in seen.loaded)
         found = replace(found, loaded=loaded, sees_processes=self.pid is not None)
-        self._names.look_up(self.models, self._here, self._store, afresh=self._afresh)
+        try:
+            self._names.look_up(self.models, self._here, self._store, afresh=self._afresh)
+        except LlmctlError as error:
+            # It ended between two questions; the next look says how.
+            return [replace(found, server="silent", server_words=error.message) for _ in self.models]
         for model in self.models:
             model.runner = self._runner(model)
         found = self._look_at_others(found, seen)
@@ -112,7 +117,8 @@ class Lookout:
         if lease is not None and lease.alive:
             return Pause("leased", f"{lease.command} (pid {lease.pid}) has the GPU")
         if lease is not None:
-            pauses.bury(runtime)
+            with suppress(LlmctlError):
+                pauses.bury(runtime)
         hold = pauses.held(runtime)
         if hold is not None:
             until = "" if hold.until_seconds is None else f", until {clock_time(hold.until_seconds)}"
@@ -129,7 +135,7 @@ class Lookout:
                 self._identify()
             except PortInUse as error:
                 return ServerSeen("stranger", error.message)
-            except ServerUnreachable as error:
+            except LlmctlError as error:
                 return ServerSeen("silent", error.message, self.server_process)
             found = self.server_process
         if self.running is None:

@@ -121,3 +121,28 @@ def test_a_client_that_always_evicts_is_answered_less_and_less_often() -> None:
     assert max(per_window.values()) <= CAPS["load"]
     assert len(loads) <= 40
     assert degraded
+
+
+def test_the_pause_before_the_same_step_doubles() -> None:
+    gone = replace(GOOD, loaded=(), runner=None)
+    memory, budget, loads = Memory(), Budget(), []
+    for number in range(110):
+        look = replace(gone, at_seconds=5.0 * number)
+        memory = watch(memory, WANT, look)
+        finding = judge(WANT, look, memory, LIMITS)
+        decision, budget = decide("qwen", finding, look, memory, budget, LIMITS, EVERYTHING)
+        loads += [look.at_seconds] if decision.action == "load" else []
+    assert loads == [0.0, 10.0, 30.0, 70.0, 150.0, 310.0]
+
+
+def test_several_models_share_one_budget() -> None:
+    budget, ended = Budget(), 0
+    for number in range(100):
+        for name in ("a", "b", "c"):
+            stopped = replace(GOOD, at_seconds=5.0 * number, runner=replace(RUNNER, state="T", health="silent"))
+            memory = Memory(runner_identity=RUNNER.identity, mark=(1.0, 0, 1200), advanced_at=-100.0, there=True)
+            finding = judge(WANT, stopped, memory, LIMITS)
+            can = frozenset({"end_runner"})
+            decision, budget = decide(name, finding, stopped, memory, budget, LIMITS, can)
+            ended += decision.action == "end_runner"
+    assert ended == CAPS["end_runner"]
