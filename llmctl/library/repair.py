@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from llmctl.library.verify import standings_of
 from llmctl.system import registry
 from llmctl.system.blob_download import partial_path
 from llmctl.system.files import translated
+from llmctl.system.store import FILE_MODE
 
 if TYPE_CHECKING:
     from llmctl.core.model import ModelRef
@@ -285,10 +288,15 @@ def _digests(standing: Standing) -> set[str]:
 
 
 def _allow(path: Path) -> None:
-    try:
-        path.chmod(0o644)
-    except OSError:
-        return
+    """Let everybody read a file, not what a link in its place leads to. It cannot be opened to that end: it may not be
+    read yet."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.chmod(f"/proc/self/fd/{descriptor}", FILE_MODE)  # noqa: PTH101
+        finally:
+            os.close(descriptor)
 
 
 def _with(

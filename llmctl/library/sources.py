@@ -49,8 +49,10 @@ class Source:
 
 
 def misplaced(blobs: Iterable[BadBlob]) -> dict[str, Path]:
-    """Bytes that lie under the name of another blob: the files, by what they are."""
-    return {bad.found_digest: Path(bad.path) for bad in blobs if bad.found_digest is not None}
+    """Bytes that lie under the name of another blob: the files, by what they are. What a link leads to is not the
+    store's to move."""
+    found = {bad.found_digest: Path(bad.path) for bad in blobs if bad.found_digest is not None}
+    return {digest: path for digest, path in found.items() if not path.is_symlink()}
 
 
 def kept(blobs: Sequence[BadBlob], store: Store) -> dict[str, Path]:
@@ -64,7 +66,8 @@ def kept(blobs: Sequence[BadBlob], store: Store) -> dict[str, Path]:
         link = store.make_scratch() / f"{digest.replace(':', '-')}.kept"
         with suppress(OSError):
             link.unlink(missing_ok=True)
-            os.link(path.resolve(), link)
+            # One that became a link since is linked as such, and is no file to place.
+            os.link(path, link, follow_symlinks=False)
             links[digest] = link
     return links
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from llmctl.core.manifest import Manifest, parse_manifest
 from llmctl.core.model import ModelRef
 from llmctl.core.pin import WEIGHTS_MEDIA_TYPE
-from llmctl.errors import LlmctlError
+from llmctl.errors import LlmctlError, ServerNotRunning
 from llmctl.library import blobs
 from llmctl.library.blobs import BadBlob, Wanted
 from llmctl.system.verified import Verified
@@ -74,6 +74,7 @@ class Verification:
     skipped_bytes: int
     skipped_since_seconds: float | None
     took_seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -128,7 +129,7 @@ def verify(
     standings = [standing for pin in pins for standing in standings_of(store, pin)]
     notes = Verified(state, store.path)
     checked = blobs.check(store, wanted_by(standings), notes, since_seconds, progress)
-    serving = Serving.of(client, store)
+    serving, said = _serving(client, store)
     models = tuple(_model(pin, standings, checked.bad, serving) for pin in pins)
     return Verification(
         models=models,
@@ -140,7 +141,16 @@ def verify(
         skipped_bytes=checked.skipped_bytes,
         skipped_since_seconds=checked.skipped_since_seconds,
         took_seconds=time.monotonic() - started,
+        notes=said,
     )
+
+
+def _serving(client: Client | None, store: Store) -> tuple[Serving | None, tuple[str, ...]]:
+    """None, and why, where the server ended while blobs were hashed: what was found on the disk stands."""
+    try:
+        return Serving.of(client, store), ()
+    except ServerNotRunning as error:
+        return None, (f"what a server serves was not seen: {error.message}",)
 
 
 def standings_of(store: Store, pin: Pin) -> list[Standing]:

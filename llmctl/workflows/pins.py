@@ -148,7 +148,7 @@ def verify(scope: Scope, since_seconds: float | None, progress: Progress) -> Ver
         if since is None
         else datetime.fromtimestamp(since, timezone.utc).isoformat(timespec="seconds"),
         took_seconds=found.took_seconds,
-        notes=(*old_bytes(scope, found), *elsewhere(scope, found)),
+        notes=(*found.notes, *old_bytes(scope, found), *elsewhere(scope, found)),
         remedy=None if found.good else remedy(scope, found),
     )
 

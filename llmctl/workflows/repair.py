@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmctl.core.progress import Consent, Progress, Step
-from llmctl.errors import Refused
+from llmctl.errors import DownloadFailed, NotFound, Refused
 from llmctl.library import disk
 from llmctl.library import repair as repairing
 from llmctl.library.obtain import CONSENT_BYTES
@@ -65,6 +65,9 @@ def repair(
     age_seconds = max(since_seconds or 0.0, time.time() - started + 1.0)
     after = checked(scope, age_seconds, lambda _: None)
     failure = next((error for error in mending.errors if not isinstance(error, Refused)), None)
+    if isinstance(failure, NotFound):
+        # What is not found is not what was asked for, but what a source lacks.
+        raise DownloadFailed(failure.message, failure.hint, code=failure.code) from failure
     if failure is not None:
         raise failure
     return repaired(scope, found, after, mending)
@@ -114,7 +117,7 @@ def repaired(
         failed=tuple(mending.failed) if mending else (),
         fetched_bytes=sum(each.fetched_bytes or 0 for each in mended),
         models=after.models,
-        notes=old_bytes(scope, before),
+        notes=(*after.notes, *old_bytes(scope, before)),
         remedy=None if after.good else remedy(scope, after),
     )
 

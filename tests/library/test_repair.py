@@ -189,7 +189,7 @@ def test_a_source_that_fails_is_named(offered: Offered, fault: BlobFault, code: 
     spoilt = path.read_bytes()
     registry.blob_fault = fault
     done = pinned(*YES)
-    assert done.code == (ExitCode.NOT_FOUND if fault == "missing" else ExitCode.FAILED)
+    assert done.code == ExitCode.FAILED
     assert done.out == ""
     assert (done.error["code"], said in done.error["message"]) == (code, True), done.error
     assert registry.host.partition(":")[0] in done.error["message"]
@@ -311,7 +311,7 @@ def test_a_manifest_comes_after_its_blobs(pinned: Pinned, registry: Registry) ->
     pin, content = spaced(pinned, registry)
     registry.manifests["s/t"] = content
     pinned.path(pin.weights_digest).unlink()
-    assert pinned(*YES).code == ExitCode.NOT_FOUND
+    assert pinned(*YES).code == ExitCode.FAILED
     assert pinned.store.manifest(ModelRef.parse(pin.alias)) is None
 
 
@@ -614,3 +614,33 @@ def test_a_real_registry_is_asked_for_the_rest_over_https(
     assert done.code == 0, done.err
     assert done.json["fetched_bytes"] == len(content) - half
     assert path.read_bytes() == content
+
+
+def test_a_file_behind_a_link_is_neither_moved_in_nor_given_a_name(offered: Offered, tmp_path: Path) -> None:
+    pinned, registry, one = offered
+    two = pinned.add("b:t", WEIGHTS[::-1], host=registry.host)
+    offer(pinned, registry, two)
+    elsewhere = tmp_path / "somebody's"
+    elsewhere.write_bytes(WEIGHTS[::-1])
+    elsewhere.chmod(0o600)
+    flip(pinned.path(two.weights_digest), 1)
+    pinned.path(one.weights_digest).unlink()
+    pinned.path(one.weights_digest).symlink_to(elsewhere)
+    planned = pinned("repair", "--dry-run", "--json").json["mended"]
+    assert {mended["source"].partition("/")[0] for mended in planned} == {registry.host}
+    done = pinned(*YES)
+    assert done.code == 0, done.err
+    assert {mended["source"].partition("/")[0] for mended in done.json["mended"]} == {registry.host}
+    assert pinned.path(two.weights_digest).read_bytes() == WEIGHTS[::-1]
+    assert (elsewhere.stat().st_nlink, elsewhere.stat().st_mode & 0o777) == (1, 0o600)
+
+
+def test_the_mode_of_a_file_behind_a_link_is_not_changed(offered: Offered) -> None:
+    pinned, _, pin = offered
+    path = pinned.path(pin.weights_digest)
+    target = path.rename(pinned.store.path / "elsewhere")
+    target.chmod(0)
+    path.symlink_to(target)
+    done = as_another_user(pinned, "repair", "--yes", "--json")
+    assert done.returncode != 0
+    assert target.stat().st_mode & 0o777 == 0

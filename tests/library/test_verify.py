@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -16,10 +17,14 @@ from typing import Any
 
 import pytest
 
+from llmctl.client import Client
+from llmctl.commands import pins as commands
 from llmctl.core.model import ModelRef
+from llmctl.env import Env
 from llmctl.errors import ExitCode
 from llmctl.library import lock_file
 from llmctl.system.store import Store
+from llmctl.workflows import pins as workflow
 from tests.library.conftest import STARTER_DIGEST
 from tests.library.pinned import Pinned, tree
 from tests.parts.ollama import OllamaServer
@@ -483,3 +488,16 @@ def test_an_alias_with_a_context_is_verified_too(served: tuple[Pinned, OllamaSer
     pinned.path(parameters).write_bytes(b'{"num_ctx":513}')
     done = pinned("verify", "--json", given=False)
     assert [bad["digest"] for bad in done.json["bad_blobs"]] == [parameters]
+
+
+def test_a_server_that_ended_meanwhile_does_not_take_the_findings_with_it(pinned: Pinned) -> None:
+    pin = pinned.add("m:t", WEIGHTS)
+    flip(pinned.path(pin.weights_digest), 5)
+    environ = {**os.environ, "OLLAMA_HOST": pinned.url, "LLMCTL_CONFIG_DIR": str(pinned.folder)}
+    env = Env(environ, io.StringIO(), io.StringIO(), io.StringIO())
+    scope = commands.scope(env, "verify", [], None, pinned.store.path)
+    # It answered when the store was looked for, and the hashing took its time.
+    found = workflow.verify(replace(scope, client=Client(f"http://{pinned.url}")), None, lambda _: None)
+    assert [bad.digest for bad in found.bad_blobs] == [pin.weights_digest]
+    assert (found.models[0].served, found.models[0].loaded, found.good) == (None, None, False)
+    assert any(pinned.url in note for note in found.notes), found.notes
