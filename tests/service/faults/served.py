@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from tests.parts import machine, starter
 from tests.parts.engine import InstalledEngine
-from tests.parts.nvml import NvmlStandin, ScriptedGpu
 from tests.parts.systemd import Container
 from tests.service.installing import ENGINE_UNIT, GUARD_UNIT, TARGET, Service, rpc_server
 
@@ -27,7 +26,8 @@ POLL_SECONDS = 0.05
 PLACES = ("/run/llmctl", "/var/lib/llmctl/state", "/var/lib/llmctl/models/.llmctl", "/etc/llmctl")
 STORE = "/var/lib/llmctl/models"
 RIVAL = "rival:latest"
-FULL_GPU = "MemAvailable"
+# Where the container has the library of tests/service/faults/clock.py.
+CLOCK = Path("/clock")
 
 Test = TypeVar("Test", bound=Callable[..., None])
 _T = TypeVar("_T")
@@ -54,7 +54,6 @@ class Served:
     service: Service
     engine: InstalledEngine
     folder: Path
-    driver: NvmlStandin
     gpu_port: int | None = None
     gpu: subprocess.Popen[bytes] | None = None
     _alias: str = ""
@@ -116,6 +115,7 @@ class Served:
     def calm(self) -> None:
         """As after a long time without a fault: nothing counts any more, and everything is as it should be."""
         self.forget_starts()
+        self.container.run("systemctl", "--no-block", "start", TARGET, ENGINE_UNIT)
         self.restart_guard()
         self.until("it to be resident before the test", lambda: self.ready and self.resident)
 
@@ -184,6 +184,12 @@ class Served:
         told = [(entry.get("REASON", ""), entry.get("ACTION", "none")) for entry in self.events(since)]
         return [(reason, action) for reason, action in told if action != "none"]
 
+    def show(self, lines: int = 150) -> None:
+        """For the output of a test that fails."""
+        chosen = ["-t", "llmctl-guard", "-u", ENGINE_UNIT, "-u", GUARD_UNIT, f"--lines={lines}", "--grep=^(?!.GIN)"]
+        shown = self.container.run("journalctl", "--no-pager", "--output=short-precise", *chosen, check=False)
+        print(f"--- journal\n{shown.stdout}--- note\n{self.note}\n--- status\n{self.llmctl('status').out}")
+
     # What clients do
 
     def api(self, path: str, body: Any = None, method: str | None = None, seconds: float = 120) -> Any:
@@ -237,10 +243,11 @@ class Served:
 
     def sound(self, *, failed: frozenset[str] = frozenset()) -> None:
         """Resident, one runner below one server, nothing half-written, units as they should be, true words."""
-        self.until("the guard to be settled", lambda: self.ready and self.note["degraded"] is False)
+        # Its own probe is an answer too.
+        self.until("the guard to be settled", lambda: self.ready and "is resident" in self.words)
+        assert not self.note["degraded"]
         assert self.loaded() == [self.alias]
-        assert "starter is resident" in self.words
-        assert self.note["words"] in self.words
+        self.until("note and STATUS to say the same", lambda: self.note["words"] == self.words, 10)
         assert "resident" in self.llmctl("guard", "--once").out
         self.nothing_left_over(runners=1)
         self.units({ENGINE_UNIT: "active", GUARD_UNIT: "active", TARGET: "active"}, failed)
@@ -303,16 +310,15 @@ def listens(port: int | None) -> bool:
 
 
 @contextmanager
-def serving(
-    container: Container, engine: InstalledEngine, folder: Path, driver: NvmlStandin, *, gpu: bool
-) -> Iterator[Served]:
-    """The service in `container`, resident; `gpu`: on a stand-in that it requires."""
-    driver.set(ScriptedGpu())
+def serving(container: Container, engine: InstalledEngine, folder: Path, *, gpu: bool) -> Iterator[Served]:
+    """The service in `container`, resident; `gpu`: on a stand-in that it requires. `folder` has what is shared."""
     port = machine.free_port() if gpu else None
-    served = Served(Service(container, machine.free_port()), engine, folder, driver, port)
+    served = Served(Service(container, machine.free_port()), engine, folder, port)
     try:
         served.bring_up()
         yield served
+    except BaseException:
+        served.show()
+        raise
     finally:
-        print(f"--- journal of the container\n{container.journal_tail(400)}")
         served.pull_out()

@@ -1,0 +1,171 @@
+"""The GPU comes late, dies, is not used, or its driver says that something is wrong. The GPU is llama.cpp's RPC device,
+the driver a library that answers as a script says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from tests.parts import nvml
+from tests.parts.nvml import NvmlStandin, ScriptedGpu
+from tests.parts.rpc import NOTHING_FITS
+from tests.service.conftest import NVML, SHARED
+from tests.service.faults.served import Served, fault
+from tests.service.installing import ENGINE_UNIT, GUARD_UNIT
+
+pytestmark = pytest.mark.real("systemd", "ollama", "model", "rpc", "nvml")
+
+
+@pytest.fixture
+def served(gpu_served: Served) -> Served:
+    return gpu_served
+
+
+def on_gpu(served: Served) -> bool:
+    return any(model["size_vram"] == model["size"] > 0 for model in served.api("/api/ps")["models"])
+
+
+@fault(
+    what="the GPU is absent at boot and comes later",
+    how="the stand-in is gone, the container boots, the stand-in comes back",
+    happens="the machine boots without waiting; the engine's unit waits for a GPU that its runner names, says so, and "
+    "starts without a failed attempt",
+    again="a second, the start of the engine, one look and one load after the GPU came",
+)
+def test_the_gpu_comes_late(served: Served) -> None:
+    container = served.container
+    container.poweroff()
+    served.pull_out()
+    with ThreadPoolExecutor(1) as pool:
+        booted = pool.submit(container.boot, 150)
+        try:
+            container.wait(lambda: container.init, 30, "an init")
+            waits = "the engine names no GPU yet"
+            served.until("word of what it waits for", lambda: waits in str(container.journal(ENGINE_UNIT)[-20:]))
+            assert container.unit("multi-user.target")["ActiveState"] == "active"
+            assert container.unit(ENGINE_UNIT)["ActiveState"] == "activating"
+            assert served.note["reason"] == "not_running"
+        finally:
+            with served.away("a late GPU", lambda: True):
+                served.plug_in()
+            booted.result()
+    assert container.unit(ENGINE_UNIT)["NRestarts"] == "0"
+    assert on_gpu(served)
+
+
+@fault(
+    what="the GPU dies under load",
+    how="the stand-in is killed while a client is being answered; it comes back when the guard has given up",
+    happens="the runner ends; the guard tries to load, so often per window, and says why that fails; `degraded`",
+    again="`llmctl up`, or the rest of the guard's window",
+)
+def test_the_gpu_dies_under_load(served: Served) -> None:
+    def ask() -> None:
+        with suppress(AssertionError, OSError):
+            served.generate(tokens=400, raw=True)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        served.until("a busy model", lambda: "answering" in served.words)
+    finally:
+        served.pull_out()
+        asking.join()
+    try:
+        served.until("the guard to give up", lambda: served.note.get("degraded"))
+        assert not served.resident
+        assert "degraded" in served.words
+        served.nothing_left_over(runners=0)
+    finally:
+        served.plug_in()
+    with served.away("a GPU that died", lambda: on_gpu(served)):
+        assert served.llmctl("up").code == 0
+
+
+@fault(
+    what="the model lies in host memory without a word",
+    how="`LLAMA_ARG_FIT_TARGET` in a drop-in, so that nothing fits, and a restart of the engine",
+    happens="`on_cpu`: the guard loads it anew, starts the engine anew, and then says `degraded` and what a person must "
+    "do; `llmctl status` says 5",
+    again="after the drop-in is gone: the restart of the engine, one look and one load",
+)
+def test_the_model_is_silently_on_the_cpu(served: Served) -> None:
+    (name, value), since = next(iter(NOTHING_FITS.items())), len(served.events())
+    served.add(ENGINE_UNIT, "fit", f"Environment={name}={value} LLAMA_ARG_FIT=on")
+    try:
+        served.container.run("systemctl", "restart", "--no-block", ENGINE_UNIT)
+        served.until("word of it", lambda: served.note.get("reason") == "on_cpu")
+        assert served.llmctl("status", "--quiet").code == 5
+        served.until("the guard to give up", lambda: served.note["reason"] == "on_cpu" and served.note["degraded"])
+        assert {("on_cpu", "load"), ("on_cpu", "restart_engine")} <= set(served.steps(since))
+        assert "host memory" in served.words
+        assert "llmctl fit" in served.words
+    finally:
+        served.take_away(ENGINE_UNIT, "fit")
+    served.forget_starts()
+    with served.away("the CPU instead of the GPU", lambda: on_gpu(served)):
+        served.container.run("systemctl", "restart", "--no-block", ENGINE_UNIT)
+
+
+@pytest.fixture
+def driver(served: Served) -> Iterator[NvmlStandin]:
+    """Under the guard alone; one GPU, of which no process can be told (as under WSL2)."""
+    found = NvmlStandin(nvml.library(), served.folder / "shared" / "nvml.script")
+    found.set(ScriptedGpu())
+    served.add(GUARD_UNIT, "nvml", f"Environment=LD_LIBRARY_PATH={NVML} NVML_STANDIN={SHARED / found.script.name}")
+    served.calm()
+    yield found
+    served.take_away(GUARD_UNIT, "nvml")
+
+
+@fault(
+    what="the driver is not loaded",
+    how="NVML's own error, from the stand-in for its library",
+    happens="`gpu_lost`, `degraded`: load the driver; nothing is tried",
+    again="one look after the driver answers",
+    call="nvmlInitWithFlags",
+    error="DRIVER_NOT_LOADED",
+    reason="gpu_lost",
+    helps="nvidia-smi tells whether it is there",
+)
+@fault(
+    what="the GPU has fallen off the bus",
+    how="NVML's own error, from the stand-in for its library",
+    happens="`gpu_lost`, `degraded`: the kernel's log, a reboot or a reset; nothing is tried",
+    again="one look after the GPU answers",
+    call="nvmlDeviceGetMemoryInfo",
+    error="GPU_IS_LOST",
+    reason="gpu_lost",
+    helps="dmesg",
+)
+@fault(
+    what="library and driver are of different versions",
+    how="NVML's own error, from the stand-in for its library",
+    happens="`driver_mismatch`, `degraded`: reboot, or load the modules anew; nothing is tried",
+    again="one look after the reload (a reboot otherwise)",
+    call="nvmlInitWithFlags",
+    error="LIB_RM_VERSION_MISMATCH",
+    reason="driver_mismatch",
+    helps="reboot",
+)
+def test_what_the_driver_says(
+    served: Served, driver: NvmlStandin, call: str, error: str, reason: str, helps: str
+) -> None:
+    since, runner = len(served.events()), served.runner
+    if call == "nvmlInitWithFlags":
+        driver.set(ScriptedGpu(), errors={call: error})
+    else:
+        driver.set(ScriptedGpu(errors={call: error}))
+    served.until("word of it", lambda: served.note.get("reason") == reason)
+    assert served.note["degraded"]
+    assert "degraded" in served.words
+    assert helps in served.words
+    assert not served.ready
+    with served.away(error, lambda: True):
+        driver.set(ScriptedGpu())
+    assert served.steps(since) == []
+    assert served.runner == runner

@@ -1,0 +1,75 @@
+"""What is on the disk is damaged, or there is no room on it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.service.faults.served import STORE, Served, fault
+from tests.service.installing import ENGINE_UNIT, GUARD_UNIT
+
+pytestmark = pytest.mark.real("systemd", "ollama", "model")
+STATE = "/var/lib/llmctl/state"
+
+
+def weights(served: Served) -> str:
+    """The file of the pinned weights."""
+    (lock,) = served.llmctl("list", "--json").json["models"][:1]
+    return f"{STORE}/blobs/{lock['weights_digest'].replace(':', '-')}"
+
+
+@fault(
+    what="the weights are damaged on the disk, so that they do not load",
+    how="the head of the blob overwritten, then a restart of the engine",
+    happens="the load fails, so often per window; `degraded`, with what `llmctl up` and `llmctl verify` say; after "
+    "`llmctl repair` the guard loads the model",
+    again="`llmctl repair`, and the rest of the guard's window",
+)
+def test_the_blob_is_corrupted_before_a_restart(served: Served) -> None:
+    blob, container = weights(served), served.container
+    script = 'f="$1"; dd if="$f" of=/var/tmp/head bs=64K count=1; dd if=/dev/zero of="$f" bs=64K count=1 conv=notrunc'
+    container.run("systemctl", "stop", ENGINE_UNIT)
+    container.run("sh", "-c", script, "sh", blob)
+    try:
+        container.run("systemctl", "start", ENGINE_UNIT)
+        served.until("word of it", lambda: "failed" in served.note.get("words", ""))
+        assert not served.resident
+        served.until("the guard to give up", lambda: served.note.get("degraded"))
+        assert "degraded" in served.words
+        assert served.processes("llama-server") == {}
+        assert served.llmctl("verify").code == 5
+    finally:
+        container.run("sh", "-c", 'dd if=/var/tmp/head of="$1" bs=64K conv=notrunc; rm /var/tmp/head', "sh", blob)
+        assert served.llmctl("verify").code == 0
+    with served.away("damaged weights", lambda: True):
+        assert served.llmctl("up").code == 0
+
+
+@fault(
+    what="the disk of /var is full",
+    how="a small file system for the state, filled, then `kill -9` of llama-server",
+    happens="the guard loads the model all the same and says once what it could not write",
+    again="one look and one load",
+)
+def test_the_state_is_full(served: Served) -> None:
+    container, before = served.container, served.runner
+    mount = (
+        'cp -a "$1" /var/tmp/state && mount -t tmpfs -o size=128k,mode=0755 tmpfs "$1" && cp -a /var/tmp/state/. "$1"/'
+        ' && chown --reference=/var/tmp/state "$1" && ! dd if=/dev/zero of="$1"/filling bs=4k 2>/dev/null'
+    )
+    container.run("systemctl", "stop", GUARD_UNIT, ENGINE_UNIT)
+    container.run("sh", "-c", mount, "sh", STATE)
+    try:
+        container.run("systemctl", "start", ENGINE_UNIT, "--no-block")
+        with served.away("a full /var", lambda: served.runners not in ([], [before])):
+            container.run("systemctl", "start", GUARD_UNIT, "--no-block")
+        since, before = len(served.events()), served.runner
+        with served.away("kill -9 of llama-server on a full /var", lambda: served.runners not in ([], [before])):
+            container.signal(before, signal.SIGKILL)
+        said = [event["MESSAGE"] for event in served.events(since) if "No space" in event["MESSAGE"]]
+        assert len(said) <= 1
+    finally:
+        container.run("systemctl", "stop", GUARD_UNIT, ENGINE_UNIT)
+        container.run("sh", "-c", 'umount "$1" && rm -rf /var/tmp/state', "sh", STATE)
+        container.run("systemctl", "start", "--no-block", ENGINE_UNIT, GUARD_UNIT)
