@@ -12,7 +12,7 @@ from typing import Any, Literal
 from llmctl.core.kinds import UNKNOWN_KEY, dotted, show
 from llmctl.core.lock_schema import LOCK, SCHEMA
 from llmctl.core.model import ModelRef
-from llmctl.errors import UsageError
+from llmctl.errors import Refused, UsageError
 
 WEIGHTS_MEDIA_TYPE = "application/vnd.ollama.image.model"
 Source = Literal["registry", "starter", "file"]
@@ -146,6 +146,19 @@ class Lock:
 
     def with_pin(self, pin: Pin) -> Lock:
         return replace(self, models=_sorted([*self.without(pin.name).models, pin]))
+
+    def repinned(self, before: Pin | None, pin: Pin) -> Lock:
+        """With `pin` in place of `before`. Refused where another llmctl has pinned other weights since.
+
+        Where it has pinned the same, its pin stays.
+        """
+        now = self.pin(pin.name)
+        if now == before:
+            return self.with_pin(pin)
+        if now is None or (now.manifest_digest, now.weights_digest) != (pin.manifest_digest, pin.weights_digest):
+            was = f"pinned to {now.manifest_digest[7:19]}" if now else "unpinned"
+            raise Refused(f"{pin.name} was {was} by another llmctl meanwhile", "the same command again", code="drift")
+        return self
 
     def without(self, name: str) -> Lock:
         key = name_key(name)

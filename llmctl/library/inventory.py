@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from llmctl.core.manifest import Manifest, parse_manifest
 from llmctl.core.model import PRIVATE_NAMESPACE, ModelRef, alias_for, name_of_alias
-from llmctl.errors import LlmctlError, NotFound
+from llmctl.errors import LlmctlError, NotFound, Refused
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -255,7 +255,7 @@ def removal(
     """Delete a model with its aliases. Asks first where a lock pins it, this one or one of `others`."""
     pin = lock.meant(name)
     tags = {model.name: model.digest for model in client.tags()}
-    doomed = sorted(names_of(name, pin, tags), key=len, reverse=True)
+    doomed = doomed_by(name, pin, tags)
     if not doomed and pin is None:
         raise NotFound(f"no model {name} here", "llmctl list", code="model_not_found")
     holders = [other.path for other in others if _holds(other, doomed)]
@@ -263,6 +263,9 @@ def removal(
         consent(f"{pin.name} is pinned by the profile's lock{_also(holders)}. Remove it and its pin.")
     elif holders:
         consent(f"{name} is pinned by {' and '.join(holders)}. Remove it all the same.")
+    if doomed_by(name, pin, tags := {model.name: model.digest for model in client.tags()}) != doomed:
+        # Somebody thought about it, and another llmctl was at work meanwhile.
+        raise Refused(f"what belongs to {name} changed meanwhile", "the same command again", code="drift")
     loaded = {model.digest for model in client.ps()}
     for each in doomed:
         if tags[each] in loaded:
@@ -270,6 +273,11 @@ def removal(
             client.unload(each)
         client.delete(each)
     return Removed(pin.name if pin else name, tuple(doomed), pin is not None), lock.without(pin.name) if pin else lock
+
+
+def doomed_by(name: str, pin: Pin | None, installed: Iterable[str]) -> list[str]:
+    """In the order in which they go: the alias with a context before the one that it was made of."""
+    return sorted(names_of(name, pin, installed), key=lambda each: (-len(each), each))
 
 
 def _holds(other: KnownLock, doomed: Iterable[str]) -> bool:

@@ -160,8 +160,7 @@ class Mender:
         pin = lock.pin(spec.name)
         found = None if pin is None else self._kept(library, pin, spec, running)
         if found is None and spec.source not in {"registry", "starter"}:
-            found = self.up.pin(library, lock, spec, running)
-            self.up.keep(library, lock, found.pin)
+            found, _ = self.up.pin(library, spec, running)
         if found is None:
             raise NotFound(f"the server no longer has {spec.name}", model.want.regain)
         model.want = replace(model.want, alias=found.alias, digests=model.want.digests | found.digests)

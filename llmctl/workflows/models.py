@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +11,6 @@ from llmctl.core.changes import Change, changes, short
 from llmctl.core.model import ModelRef, looks_like_path
 from llmctl.core.pin import name_key
 from llmctl.core.profile import ModelSpec
-from llmctl.core.progress import Step
 from llmctl.errors import NotFound, ServerNotRunning, UsageError
 from llmctl.library import usage
 from llmctl.workflows import store as stores
@@ -125,20 +121,21 @@ def pull(
     consent: Consent,
 ) -> PullResult:
     """Have the model and its pin in the lock. Repeatable; goes on where an interrupted one stopped."""
-    with changing(running, progress):
+    with stores.changing(running, progress, consent) as ask:
+        lock = library.read_lock(lock_path)
         pinned = library.ensure(
             spec,
-            library.read_lock(lock_path),
+            lock,
             server_context=0,
             engine_version=running.version,
             store=Path(running.store) if running.store else None,
             update=update,
             progress=progress,
-            consent=consent,
+            consent=ask,
         )
         pin, previous = pinned.pin, pinned.previous
-        library.change_lock(lock_path, lambda lock: lock.with_pin(pin))
-        given_back = give_name_back(library.client, pin, consent)
+        library.change_lock(lock_path, lambda now: now.repinned(lock.pin(pin.name), pin))
+        given_back = give_name_back(library.client, pin, ask)
     return PullResult(
         name=pin.name,
         alias=pinned.alias,
@@ -153,26 +150,6 @@ def pull(
         previous_digest=previous.manifest_digest if previous else None,
         changes=changes(previous.layers, previous.config, pin.layers, pin.config) if previous else (),
     )
-
-
-@contextmanager
-def changing(running: Running, progress: Progress) -> Iterator[None]:
-    """Keep other llmctl out of the server's store meanwhile, where it is a folder that can be seen from here."""
-    from llmctl.system.store import Store
-
-    if running.store is None or not os.access(running.store, os.R_OK):
-        yield
-        return
-    waited: list[str] = []
-
-    def waiting() -> None:
-        waited.append("another llmctl is changing this store")
-        progress(Step("wait", "wait", detail=waited[0]))
-
-    with Store(Path(running.store)).changing(waiting):
-        if waited:
-            progress(Step("wait", "wait", "done", "the other llmctl has ended"))
-        yield
 
 
 def give_name_back(client: Client, pin: Pin, consent: Consent) -> str:
@@ -205,9 +182,9 @@ def remove(
         for other in usage.known_locks(server.paths.state, server.paths.config.glob("*.lock"))
         if other.path != str(lock_path.absolute())
     )
-    with changing(running, progress):
+    with stores.changing(running, progress, consent) as ask:
         try:
-            removed, _ = library.remove(name, library.read_lock(lock_path), consent, beside)
+            removed, _ = library.remove(name, library.read_lock(lock_path), ask, beside)
         except NotFound as error:
             if running.store is None:
                 raise

@@ -11,6 +11,7 @@ from llmctl.core.model import DEFAULT_HOST, ModelRef
 from llmctl.core.progress import Step
 from llmctl.errors import DownloadFailed, EngineError, LlmctlError, NotFound, Refused, UsageError
 from llmctl.library.exported import pin_of
+from llmctl.workflows import store as stores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,20 +46,28 @@ def push(
 ) -> PushResult:
     """Have the registry of `target` hold the pinned manifest. Asks first where it holds another one."""
     pin, ref = pin_of(asked, lock), target_ref(target)
-    tags = {model.name.lower(): model.digest for model in client.tags()}
-    digest = served_digest(pin, tags, running)
+    digest = served_digest(pin, named_here(client), running)
     before = registered(ref, environ)
     if before == digest:
         return PushResult(pin.name, str(ref), digest, pin.size_bytes, False)
     if before is not None:
         consent(f"{ref} is {before[7:19]} in its registry. Make it {digest[7:19]}.")
-    with named(client, pin.alias, ref, digest, tags):
-        upload(client, pin, ref, progress)
+    with stores.changing(running, progress, consent):
+        # Another llmctl may have changed the store since.
+        tags = named_here(client)
+        digest = served_digest(pin, tags, running)
+        with named(client, pin.alias, ref, digest, tags):
+            upload(client, pin, ref, progress)
     after = registered(ref, environ)
     if after != digest:
         raise Refused(f"{ref.host} has {after or 'nothing'} as {ref}, pushed was {digest}", code="push_differs")
     progress(Step("push", "push", "done", f"{ref} is {digest[7:19]}"))
     return PushResult(pin.name, str(ref), digest, pin.size_bytes, True)
+
+
+def named_here(client: Client) -> dict[str, str]:
+    """Lower-case name to manifest digest (64 hex digits): Ollama compares names blind to case."""
+    return {model.name.lower(): model.digest for model in client.tags()}
 
 
 def target_ref(target: str) -> ModelRef:

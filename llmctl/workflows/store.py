@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core.model import ModelRef
+from llmctl.core.progress import Step
 from llmctl.errors import LlmctlError, NotFound, ServerNotRunning
 from llmctl.system.store import Store
 
 if TYPE_CHECKING:
     from llmctl.core.profile import Profile
+    from llmctl.core.progress import Consent, Progress
     from llmctl.server import Running, Server
 
 # Where installers and distributions put the store of the service's user.
@@ -65,6 +69,42 @@ def place(server: Server, profile: Profile, given: Path | None = None) -> Place:
             code="store_unknown",
         )
     return Place(Store(Path(running.store)), f"the server at {running.base_url} uses it", running)
+
+
+@contextmanager
+def turn(store: Store, waiting: Callable[[], None], consent: Consent) -> Iterator[Consent]:
+    """Keep other llmctl from changing the store meanwhile.
+
+    Inside, ask with what this yields: while a person thinks, the store is free for others, and may be another
+    afterwards.
+    """
+    with ExitStack() as held:
+        held.enter_context(store.changing(waiting))
+
+        def ask(question: str) -> None:
+            held.close()
+            consent(question)
+            held.enter_context(store.changing(waiting))
+
+        yield ask
+
+
+@contextmanager
+def changing(running: Running, progress: Progress, consent: Consent) -> Iterator[Consent]:
+    """The same for a server's store, where that is a folder that can be seen from here."""
+    if running.store is None or not os.access(running.store, os.R_OK):
+        yield consent
+        return
+    waited: list[str] = []
+
+    def waiting() -> None:
+        waited.append("another llmctl is changing this store")
+        progress(Step("wait", "wait", detail=waited[0]))
+
+    with turn(Store(Path(running.store)), waiting, consent) as ask:
+        if waited:
+            progress(Step("wait", "wait", "done", "the other llmctl has ended"))
+        yield ask
 
 
 def usual_places(server: Server, candidates: Iterable[str] = SYSTEM_STORES) -> tuple[Path, ...]:

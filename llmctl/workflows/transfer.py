@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from llmctl.core.pin import name_key
 from llmctl.core.profile import ModelSpec
 from llmctl.core.progress import Step
-from llmctl.errors import Refused, UsageError
+from llmctl.errors import UsageError
 from llmctl.library import exported, imported, lock_file, usage
 from llmctl.library.disk import MARGIN_BYTES, require_room
 from llmctl.library.obtain import CONSENT_BYTES
+from llmctl.workflows import store as stores
 
 if TYPE_CHECKING:
     from llmctl.core.pin import Lock
@@ -117,10 +118,10 @@ class Import:
         with opened(path) as archive:
             if self.dry_run:
                 return self.result(archive, self.plan(archive), ())
-            with self.place.store.changing(self.waiting):
-                return self.bring(archive)
+            with stores.turn(self.place.store, self.waiting, self.consent) as ask:
+                return self.bring(archive, ask)
 
-    def bring(self, archive: image_archive.Archive) -> ImportResult:
+    def bring(self, archive: image_archive.Archive, ask: Consent) -> ImportResult:
         store = self.place.store
         plan = self.plan(archive)
         here_bytes = sum(plan.sizes[digest] for digest in plan.here)
@@ -128,16 +129,14 @@ class Import:
             plan = imported.hashed_here(plan, store, self.counted("hashing what is there", here_bytes))
         require_room(store.path, plan.missing_bytes, self.source)
         if plan.missing_bytes > CONSENT_BYTES:
-            self.consent(f"Write {plan.missing_bytes / 1e6:,.0f} MB into {store.path} ({self.place.why}).")
+            ask(f"Write {plan.missing_bytes / 1e6:,.0f} MB into {store.path} ({self.place.why}).")
         imported.fetch(archive, plan, store, self.counted("copying and hashing", plan.missing_bytes))
         done = imported.finish(plan, store)
         before = {each.pin.name: each.before for each in plan.coming}
 
         def edit(lock: Lock) -> Lock:
             for pin, _ in done:
-                if lock.pin(pin.name) != before[pin.name]:
-                    raise Refused(f"the pin of {pin.name} changed meanwhile", "the same command again", code="drift")
-                lock = lock.with_pin(pin)
+                lock = lock.repinned(before[pin.name], pin)
             return lock
 
         usage.change(self.state, self.lock_path, edit)

@@ -17,12 +17,13 @@ from llmctl.residency import Host, Resident, Wanted
 from llmctl.server import ActiveModel, Running, ServerState
 from llmctl.system import devices, files, pauses, process, systemd
 from llmctl.workflows import gate, pause, unproved
+from llmctl.workflows import store as stores
 
 if TYPE_CHECKING:
     from llmctl.client import Client
     from llmctl.core.address import Address
     from llmctl.core.engine import Engine
-    from llmctl.core.pin import Lock, Pin
+    from llmctl.core.pin import Lock
     from llmctl.core.profile import ModelSpec, Profile
     from llmctl.engines import Engines
     from llmctl.library import Library
@@ -191,8 +192,7 @@ class Up:
         changed = started
         for spec in self.profile.models:
             passed = self.admit(spec, lock, running)
-            pinned = self.pin(library, lock, spec, running)
-            lock = self.keep(library, lock, pinned.pin)
+            pinned, lock = self.pin(library, spec, running)
             notes += [pinned.note] if pinned.note else []
             changed |= pinned.changed
             if spec.resident:
@@ -224,16 +224,20 @@ class Up:
         self.progress(Step(f"fit {spec.name}", "fit", "done" if passed.predicted else "skipped", passed.words))
         return passed
 
-    def keep(self, library: Library, lock: Lock, pin: Pin) -> Lock:
-        """Write a new pin; one that is there already is no reason to touch the file."""
-        if lock.pin(pin.name) == pin:
-            return lock
-        return library.change_lock(self.lock_path, lambda now: now.with_pin(pin))
-
     def context(self, spec: ModelSpec) -> int:
         return spec.context or self.profile.server.context
 
-    def pin(self, library: Library, lock: Lock, spec: ModelSpec, running: Running) -> Pinned:
+    def pin(self, library: Library, spec: ModelSpec, running: Running) -> tuple[Pinned, Lock]:
+        """Have the model, and its pin in the lock; one that is there already is no reason to touch the file."""
+        with stores.changing(running, self.progress, self.consent) as ask:
+            lock = library.read_lock(self.lock_path)
+            pinned = self.ensure(library, lock, spec, running, ask)
+            before, pin = lock.pin(spec.name), pinned.pin
+            if before == pin:
+                return pinned, lock
+            return pinned, library.change_lock(self.lock_path, lambda now: now.repinned(before, pin))
+
+    def ensure(self, library: Library, lock: Lock, spec: ModelSpec, running: Running, consent: Consent) -> Pinned:
         # The context of a server that llmctl did not start is not known, so the alias carries it.
         server_context = self.profile.server.context if running.owner != "foreign" else 0
         return library.ensure(
@@ -245,7 +249,7 @@ class Up:
             store=Path(running.store) if running.store else None,
             update=self.update,
             progress=self.progress,
-            consent=self.consent,
+            consent=consent,
         )
 
     def make_resident(self, running: Running, pinned: Pinned, context: int) -> tuple[ActiveModel, bool]:

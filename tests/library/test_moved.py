@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import threading
@@ -13,15 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from llmctl.cli import main
 from llmctl.core.manifest import parse_manifest
 from llmctl.core.model import ModelRef
+from llmctl.env import Env
 from llmctl.library import lock_file, usage
 from llmctl.library import prune as pruning
 from llmctl.server import ActiveModel, Server, ServerState
 from llmctl.system.paths import from_environment
 from llmctl.system.store import Store
 from tests.conftest import StartOllama
-from tests.library.pinned import Pinned
+from tests.library.pinned import Pinned, Ran
 from tests.library.test_prune import age, waits_for_lock
 from tests.memory.gguf_bytes import small
 from tests.registry_server import Registry, digest_of
@@ -147,7 +150,7 @@ def test_rm_knows_a_pinned_model_in_every_spelling(here: Pinned, registry: Regis
         assert (refused.code, refused.error["code"]) == (2, "consent_needed")
         assert lock_file.read(here.lock_path).models
     done = run(here, "rm", registry.name("M"), "--yes")
-    assert sorted(done["deleted"]) == sorted([first["alias"], name])  # type: ignore[call-overload]
+    assert set(done["deleted"]) == {first["alias"], name}  # type: ignore[call-overload]
     assert done["unpinned"] is True
     assert lock_file.read(here.lock_path).models == ()
     assert list(here.store.names()) == []
@@ -238,6 +241,105 @@ def test_pull_waits_for_another_llmctl_that_changes_the_store(here: Pinned, regi
     done = ran[0]
     assert done.code == 0  # type: ignore[attr-defined]
     assert "another llmctl is changing this store" in done.err  # type: ignore[attr-defined]
+
+
+def test_up_waits_for_another_llmctl_that_changes_the_store(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:t")
+    publish(registry, "m:t")
+    profile = f"schema: 1\nmodels:\n  - {{name: '{name}', resident: false}}\ngpu: {{require: none}}\n"
+    (here.folder / "profile.yaml").write_text(profile)
+    here.store.path.mkdir(exist_ok=True)
+    ran: list[Ran] = []
+    thread = threading.Thread(target=lambda: ran.append(here("up", "--json", given=False)))
+    with here.store.changing(lambda: None):
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not waits_for_lock() and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert list(here.store.names()) == []
+    thread.join()
+    assert ran[0].code == 0, ran[0].err
+    assert lock_file.read(here.lock_path).pin(name) is not None
+
+
+class Answering(io.StringIO):
+    """A terminal at which somebody thinks before saying yes."""
+
+    def __init__(self, think: Callable[[], object]) -> None:
+        super().__init__()
+        self.think = think
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, *_: object) -> str:  # type: ignore[override]
+        self.think()
+        return "y\n"
+
+
+def asked(here: Pinned, think: Callable[[], object], *words: str) -> Ran:
+    """A command line at a terminal."""
+    stdout, stderr = io.StringIO(), Answering(lambda: None)
+    environ = {**os.environ, "OLLAMA_HOST": here.url, "LLMCTL_CONFIG_DIR": str(here.folder), "TERM": "dumb"}
+    code = main(list(words), Env(environ, Answering(think), stdout, stderr))
+    return Ran(code, stdout.getvalue(), stderr.getvalue())
+
+
+def test_a_question_that_nobody_answers_keeps_no_other_llmctl_waiting(here: Pinned, registry: Registry) -> None:
+    from llmctl.client import Client
+
+    name, thought = registry.name("m:t"), []
+    publish(registry, "m:t")
+    run(here, "pull", name)
+
+    def think() -> None:
+        # Taken and let go, as another llmctl would.
+        descriptor = os.open(here.store.path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+        thought.append(name)
+
+    publish(registry, "m:t", salt=b"other weights")
+    list(Client(here.url).pull(name, insecure=True))
+    for words in (["pull", name], ["rm", name]):
+        done = asked(here, think, *words)
+        assert done.code == 0, done.err
+    assert len(thought) == 2
+    assert list(here.store.names()) == []
+
+
+def test_rm_deletes_only_what_was_there_when_it_asked(here: Pinned, registry: Registry) -> None:
+    name = registry.name("m:t")
+    publish(registry, "m:t")
+    run(here, "pull", name)
+    publish(registry, "m:t", salt=b"other weights")
+    done = asked(here, lambda: run(here, "pull", name, "--update"), "rm", name)
+    assert done.code == 5, done.err
+    assert "changed meanwhile" in done.err
+    assert len(list(here.store.names())) == 3
+
+
+@pytest.mark.parametrize(("salt", "code"), [(b"other weights", 5), (b"", 0)])
+def test_what_another_llmctl_pinned_meanwhile_is_not_overwritten(
+    here: Pinned, registry: Registry, tmp_path: Path, salt: bytes, code: int
+) -> None:
+    """Two servers, two stores, one lock, and a tag that moves while the first pulls."""
+    name = registry.name("m:t")
+    first = publish(registry, "m:t")
+    elsewhere = Pinned(tmp_path / "elsewhere", here.url, Store(tmp_path / "none"))
+    elsewhere.add("x:t", b"x")
+    pin = replace(elsewhere.lock.models[0], name=name)
+    same = replace(pin, manifest_digest=first, weights_digest=digest_of(small()), pinned_at="2026-01-01T00:00:00+00:00")
+    theirs = pin if salt else same
+
+    def pin_it(_: str) -> None:
+        registry.streamed = lambda _: None
+        lock_file.change(here.lock_path, lambda lock: lock.with_pin(theirs))
+
+    registry.streamed = pin_it
+    done = here("pull", name, "--json", given=False)
+    assert done.code == code, done.err
+    assert lock_file.read(here.lock_path).models == (theirs,)
 
 
 def test_a_foreign_pull_at_the_same_time_does_no_harm(here: Pinned, registry: Registry) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from llmctl.core.model import ModelRef
 from llmctl.errors import ExitCode
 from llmctl.system import registry as asked
 from tests.conftest import StartOllama
+from tests.library.test_prune import waits_for_lock
 from tests.parts.registry import RealRegistry
 from tests.registry_server import Registry, serving
 from tests.transfer.conftest import NAME, Box, NewBox, fill, tiny
@@ -66,6 +69,22 @@ def test_a_registry_of_this_machine_that_speaks_tls_is_pushed_to_over_tls(
     done = box("push", NAME, target, "--json")
     assert done.code == 0, done.err
     assert asked.manifest(ModelRef.parse(target)).digest == tiny().digest
+
+
+@real
+def test_it_waits_for_another_llmctl_that_changes_the_store(served: Box, real_registry: RealRegistry) -> None:
+    target, before, ran = real_registry.name("tiny:1"), names(served), []
+    thread = threading.Thread(target=lambda: ran.append(served("push", NAME, target)))
+    with served.store.changing(lambda: None):
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not waits_for_lock() and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert waits_for_lock()
+        assert names(served) == before
+    thread.join()
+    assert ran[0].code == 0, ran[0].err
+    assert "another llmctl" in ran[0].err
 
 
 @real
