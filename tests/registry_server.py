@@ -32,7 +32,7 @@ Fault = Literal[
 BlobFault = Literal[
     "missing", "failing", "page", "nowhere", "whole",
     "truncated", "stall", "reset", "trickle", "short", "long", "flipped",
-    "login", "token", "too_old", "busy", "later", "loop", "shifted",
+    "login", "token", "too_old", "busy", "later", "someday", "loop", "shifted",
 ]  # fmt: skip
 
 
@@ -183,6 +183,8 @@ class _Answer(BaseHTTPRequestHandler):
             "too_old": (412, {}),
             "busy": (429, {"Retry-After": "170"}),
             "later": (429, {"Retry-After": "0"}),
+            # Beyond the last day that has a number.
+            "someday": (429, {"Retry-After": "Fri, 31 Dec 99999999999999999999 23:59:59 GMT"}),
             "loop": (302, {"Location": self.path}),
         }
         if fault == "token" and self.headers.get("Authorization") == "Bearer open":

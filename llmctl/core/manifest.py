@@ -14,6 +14,8 @@ from typing import Any
 from llmctl.core.pin import WEIGHTS_MEDIA_TYPE, Layer
 
 MAXIMUM_LAYERS = 4096
+# What every JSON reader takes exactly, and more than any file system holds.
+LARGEST_LAYER_BYTES = (1 << 53) - 1
 LONGEST_MEDIA_TYPE = 255
 MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -59,7 +61,7 @@ def _layer(entry: Any) -> Layer:
     media_type, digest, size = entry.get("mediaType"), entry.get("digest"), entry.get("size")
     if not isinstance(digest, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise ValueError(f"a layer has the digest {str(digest)[:80]!r}")
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= LARGEST_LAYER_BYTES:
         raise ValueError(f"a layer has the size {str(size)[:80]!r}")
     if len(str(media_type)) > LONGEST_MEDIA_TYPE:
         raise ValueError("a layer has a media type that is too long")

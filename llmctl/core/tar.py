@@ -125,7 +125,7 @@ def _extension(info: tarfile.TarInfo, source: Source) -> dict[str, str]:
     found = {}
     while content:
         length, _, _ = content.partition(b" ")
-        if not length.isdigit() or not len(length) + 1 < int(length[:9]) <= len(content):
+        if not length.isdigit() or len(length) > 9 or not len(length) + 1 < int(length) <= len(content):
             raise BadArchive("the archive has a damaged extended header")
         key, _, value = content[len(length) + 1 : int(length) - 1].decode("utf-8", "surrogateescape").partition("=")
         if key.startswith("GNU.sparse"):

@@ -20,7 +20,7 @@ from llmctl.core.pin import Layer
 from llmctl.errors import DownloadFailed, LlmctlError, NotFound
 from llmctl.system import registry
 from llmctl.system.disk import disk_errors
-from llmctl.system.download import CONNECT_SECONDS, MAX_REDIRECTS, STALL_SECONDS, http_errors, trusted
+from llmctl.system.download import CONNECT_SECONDS, MAX_REDIRECTS, STALL_SECONDS, encrypted, http_errors, trusted
 from llmctl.system.reach import require_reachable
 
 if TYPE_CHECKING:
@@ -156,14 +156,8 @@ class _Download:
             trust_env=not ref.loopback,
             verify=trusted(),
             headers={"User-Agent": f"llmctl/{__version__}", "Accept-Encoding": "identity"},
-            event_hooks={"request": [self._refuse_plain]},
+            event_hooks={"request": [encrypted(url)]},
         )
-
-    def _refuse_plain(self, request: httpx.Request) -> None:
-        """Before each hop: what is asked for with TLS is not followed to where there is none."""
-        if request.url.scheme != "https" and self.url.startswith("https:"):
-            message = f"{self.ref.host} redirects to {request.url.host} without encryption"
-            raise DownloadFailed(message, code="registry_answer")
 
     def complete(self) -> None:
         """Fill the partial file up to the blob's length."""
@@ -267,5 +261,5 @@ def _retry_after(response: httpx.Response) -> float | None:
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

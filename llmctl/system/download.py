@@ -109,6 +109,7 @@ def opened(url: str, stall_seconds: float) -> Iterator[httpx.Response]:
         trust_env=host_of(url) not in LOOPBACK,
         verify=trusted(),
         headers={"User-Agent": f"llmctl/{__version__}", "Accept-Encoding": "identity"},
+        event_hooks={"request": [encrypted(url)]},
     )
     with http_errors(url), client, client.stream("GET", url) as response:
         check(url, response)
@@ -118,10 +119,19 @@ def opened(url: str, stall_seconds: float) -> Iterator[httpx.Response]:
 def check(url: str, response: httpx.Response) -> None:
     if response.status_code != 200:
         raise DownloadFailed(f"{url} answered {response.status_code} {response.reason_phrase}".rstrip())
-    if urlsplit(url).scheme == "https" and response.url.scheme != "https":
-        raise DownloadFailed(f"{url} redirects to {response.url.host} without encryption")
     if response.headers.get("content-type", "").startswith("text/html"):
         raise DownloadFailed(f"{url} answered with a web page instead of the file")
+
+
+def encrypted(url: str) -> Callable[[httpx.Request], None]:
+    """A hook of httpx, before each hop: what is asked for with TLS is not followed to where there is none."""
+
+    def refuse(request: httpx.Request) -> None:
+        if request.url.scheme != "https" and url.startswith("https:"):
+            message = f"{host_of(url)} redirects to {request.url.host} without encryption"
+            raise DownloadFailed(message, code="registry_answer")
+
+    return refuse
 
 
 def trusted() -> ssl.SSLContext:
@@ -153,6 +163,8 @@ def http_errors(url: str) -> Iterator[None]:
         raise DownloadFailed(f"{host} stopped sending ({url})") from error
     except httpx.TooManyRedirects as error:
         raise DownloadFailed(f"{url} redirects more than {MAX_REDIRECTS} times") from error
+    except UnicodeError as error:
+        raise DownloadFailed(f"{host} is no name of a host ({url})", code="no_host") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DownloadFailed(f"cannot get {url}: {error}") from error
 

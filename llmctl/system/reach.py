@@ -28,6 +28,8 @@ def require_reachable(url: str, environ: Mapping[str, str], seconds: float = CON
             socket.create_connection(address, timeout=seconds).close()
         except OSError as error:
             raise DownloadFailed(f"cannot connect to {address[0]}: {error.strerror or error} ({url})") from error
+        except UnicodeError as error:
+            raise DownloadFailed(f"{address[0]} is no name of a host ({url})", code="no_host") from error
         return True
 
     within(seconds, url, connect)

@@ -19,7 +19,7 @@ from llmctl import __version__
 from llmctl.core.manifest import MEDIA_TYPE, Manifest, parse_manifest
 from llmctl.core.model import DEFAULT_HOST
 from llmctl.errors import DownloadFailed, LlmctlError, NotFound, Refused
-from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, MAX_REDIRECTS, http_errors, trusted, within
+from llmctl.system.download import CONNECT_SECONDS, MAX_REDIRECTS, encrypted, http_errors, trusted, within
 from llmctl.system.reach import require_reachable
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _speaks_tls(host: str) -> bool:
             anyone.wrap_socket(connection, server_hostname=name),
         ):
             return True
-    except OSError:
+    except (OSError, UnicodeError):
         return False
 
 
@@ -141,6 +141,7 @@ def _ask(ref: ModelRef, url: str, accept: str) -> tuple[bytes, str | None]:
         trust_env=not ref.loopback,
         verify=trusted(),
         headers={"User-Agent": f"llmctl/{__version__}", "Accept": accept},
+        event_hooks={"request": [encrypted(url)]},
     )
     with http_errors(url), client:
         response, content = _read(client, url, {})
@@ -187,9 +188,6 @@ def token_for(client: httpx.Client, response: httpx.Response) -> str | None:
 
 def raise_for(ref: ModelRef, response: httpx.Response) -> None:
     status, host = response.status_code, ref.host
-    asked = (response.history or [response])[0].url
-    if asked.scheme == "https" and response.url.scheme != "https" and response.url.host not in LOOPBACK:
-        raise DownloadFailed(f"{host} redirects to {response.url.host} without encryption", code="registry_answer")
     if status == 404:
         raise NotFound(f"{host} has no model {ref}", f"its names: {_page(ref)}", code="model_not_found")
     if status in {401, 403}:

@@ -14,7 +14,7 @@ from llmctl import __version__
 from llmctl.core.memory import gguf
 from llmctl.errors import DownloadFailed
 from llmctl.system import registry
-from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, MAX_REDIRECTS, http_errors, trusted
+from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, MAX_REDIRECTS, encrypted, http_errors, trusted
 from llmctl.system.reach import require_reachable
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def header(ref: ModelRef, layer: Layer, environ: Mapping[str, str] = os.environ)
         trust_env=not ref.loopback,
         verify=trusted(),
         headers={"User-Agent": f"llmctl/{__version__}", "Accept-Encoding": "identity"},
+        event_hooks={"request": [encrypted(url)]},
     )
     with http_errors(url), client:
         blob = _Blob(client, ref, url, layer.size_bytes)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import ssl
 from pathlib import Path
 
+import httpx
 import pytest
 
 from llmctl.core.model import ModelRef
 from llmctl.errors import DownloadFailed, LlmctlError, NotFound
 from llmctl.system import registry as asking
+from llmctl.system.download import http_errors
 from llmctl.system.registry import RegistryUnreachable
-from tests.registry_server import Fault, Registry, digest_of
+from tests.parts import registry as parts
+from tests.registry_server import Fault, Registry, digest_of, serving
 
 
 @pytest.fixture
@@ -94,6 +99,45 @@ def test_nobody_there() -> None:
         ref = ModelRef.parse(f"127.0.0.1:{bound.getsockname()[1]}/library/m")
         with pytest.raises(RegistryUnreachable, match=r"127\.0\.0\.1"):
             asking.manifest(ref, {})
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".example", "x..localhost"])
+def test_a_host_that_can_be_none_is_told_of(host: str) -> None:
+    with pytest.raises(DownloadFailed, match="no name of a host"):
+        asking.manifest(ModelRef.parse(f"{host}/library/m:t"), {})
+    with pytest.raises(DownloadFailed, match="no name of a host"), http_errors(f"https://{host}/"):
+        httpx.get(f"https://{host}/", trust_env=False)
+
+
+@pytest.mark.parametrize("size", [1 << 53, 10**400])
+def test_a_size_that_no_file_has_is_no_manifest(published: Published, size: int) -> None:
+    registry, ref, _ = published
+    content = json.loads(registry.manifests["m/t"])
+    content["layers"][0]["size"] = size
+    registry.manifests["m/t"] = json.dumps(content).encode()
+    with pytest.raises(DownloadFailed, match="a layer has the size"):
+        asking.manifest(ref, {})
+
+
+def test_a_way_through_a_place_without_encryption_is_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stands in between could have changed the address that comes next."""
+    authority = parts.authority(tmp_path / "authority")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.server_certificate, authority.server_key)
+    with (
+        serving(tmp_path / "first", context) as first,
+        serving(tmp_path / "between", address="127.0.0.2") as between,
+        serving(tmp_path / "last", context) as last,
+    ):
+        (tmp_path / "weights").write_bytes(b"weights")
+        last.add("m:t", tmp_path / "weights", digest_of(b"weights"))
+        first.fault, first.elsewhere = "unencrypted", f"http://{between.host}"
+        between.fault, between.elsewhere = "unencrypted", f"https://{last.host}"
+        with pytest.raises(DownloadFailed, match="without encryption") as caught:
+            asking.manifest(ModelRef.parse(first.name("m:t")), {})
+        assert caught.value.code == "registry_answer"
+        assert (between.asked, last.asked) == ([], [])
 
 
 def test_a_token_is_not_asked_for_elsewhere(published: Published, registry: Registry) -> None:

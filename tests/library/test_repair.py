@@ -175,6 +175,7 @@ def test_what_another_attempt_overcomes(offered: Offered, fault: BlobFault) -> N
         ("login", "registry_login", "login"),
         ("too_old", "engine_too_old", "newer Ollama"),
         ("busy", "registry_busy", "170 seconds"),
+        ("someday", "registry_busy", "try again later"),
         ("loop", "download_failed", "redirects more than"),
         ("short", "registry_answer", "pinned are"),
         ("long", "registry_answer", "pinned are"),

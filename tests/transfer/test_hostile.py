@@ -166,7 +166,7 @@ def layer_outside(document: Any) -> None:
 
 
 def layer_huge(document: Any) -> None:
-    document["layers"][0]["size"] = 1 << 62
+    document["layers"][0]["size"] = 1 << 52
 
 
 def layer_negative(document: Any) -> None:
@@ -201,6 +201,10 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a sparse member in PAX": (lambda: pax(b"22 GNU.sparse.major=1\n"), "sparse"),
     "a blob twice": (twice, "twice"),
     "a PAX header that lies about its length": (lambda: pax(b"99999 path=x\n"), "damaged extended header"),
+    "a PAX header whose length has thousands of digits": (
+        lambda: pax(b"000005500" + b"0" * 5000 + b" path=" + b"x" * 600),
+        "damaged extended header",
+    ),
     "a PAX header with a negative size": (lambda: pax(b"11 size=-1\n"), "impossible size"),
     "a PAX header of a megabyte": (lambda: pax(b"x" * (1 << 20)), "extended header of"),
     "a size bomb in a header": (size_bomb, "cut short"),
@@ -241,6 +245,14 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a pin for another name": (lambda: tar_of(whole(served="qwen3:8b")), "is for qwen3:8b"),
     "a pin that names a path": (lambda: tar_of(whole(name=f"../../{OUTSIDE}", served="x:y")), "pin that llmctl"),
     "a pin with terminal codes": (lambda: tar_of(whole(engine="\x1b[2J")), "a text that llmctl did not write"),
+    "a pin that sends repair to another host": (
+        lambda: tar_of(whole(from_="https://evil.example/v2/team/tiny/manifests/q4_K_M")),
+        "from evil.example, which is not its registry",
+    ),
+    "a pin that hides another host": (
+        lambda: tar_of(whole(from_="HTTP://models.example:5000@evil.example/v2/team/tiny/manifests/q4_K_M")),
+        "which is not its registry",
+    ),
     "a pin without an end": (lambda: tar_of(whole(from_="x" * 5000)), "a text that llmctl did not write"),
     "a model in llmctl's own namespace": (lambda: tar_of(whole(("llmctl/mine:1", MODEL))), "may give"),
     "a starter with an alias for a name": (
