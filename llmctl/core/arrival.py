@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from llmctl.core.image_layout import BadArchive, checked
 from llmctl.core.manifest import Manifest
@@ -58,10 +59,18 @@ def pin_from(content: bytes, manifest: Manifest) -> Pin:
     if pin.source == "registry":
         if pin.manifest_digest != manifest.digest:
             raise BadArchive(f"{pin.name} is pinned to {pin.manifest_digest}, its manifest is {manifest.digest}")
+        _require_own_registry(pin, ref)
         pin = replace(pin, registry=ref.host)
     if pin.manifest_digest == manifest.digest:
         pin = replace(pin, layers=manifest.layers, config=manifest.config)
     return replace(pin, alias=alias_for(served, pin.manifest_digest))
+
+
+def _require_own_registry(pin: Pin, ref: ModelRef) -> None:
+    """`repair` fetches from there: an archive may not send it to another host than the name does."""
+    address = urlsplit(pin.from_)
+    if address.scheme.lower() in {"http", "https"} and address.netloc.lower() != ref.host.lower():
+        raise BadArchive(f"the pin of {pin.name} is from {address.netloc or pin.from_}, which is not its registry")
 
 
 def _require_plain(pin: Pin) -> None:

@@ -18,7 +18,7 @@ from llmctl.core.manifest import parse_manifest
 from llmctl.core.memory.gguf import GgufError
 from llmctl.core.model import ModelRef, alias_for
 from llmctl.core.pin import Pin
-from llmctl.errors import Refused
+from llmctl.errors import LlmctlError, Refused
 from llmctl.library import arrivals, weights
 
 if TYPE_CHECKING:
@@ -234,10 +234,15 @@ def check_weights(digest: str, path: Path, plan: Plan) -> None:
 
 def finish(plan: Plan, store: Store) -> tuple[tuple[Pin, ImportedModel], ...]:
     """Make the models visible: every blob is there. The pins to write, and what to say of each."""
+    for digest, size in plan.sizes.items():
+        # Long after they were hashed: a server that starts deletes what no manifest names yet.
+        if length(store.blob(digest)) != size:
+            raise LlmctlError(f"the blob {digest} left {store.path} meanwhile", "the same command again")
     done = []
     for each in plan.coming:
+        require_own_alias(each, plan.coming, store)
         pin = each.pin
-        if each.arrival.pin is None and each.change != "same":
+        if each.change != "same":
             _, found = weights.of_file(store.blob(each.arrival.weights_digest))
             pin = replace(pin, file_type=found.file_type, parameters=found.parameters)
         store.write_manifest(ModelRef.parse(pin.alias), each.arrival.content)

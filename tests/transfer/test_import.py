@@ -12,13 +12,14 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llmctl.core.model import ModelRef
 from llmctl.core.pin import Lock
 from llmctl.errors import ExitCode
-from llmctl.library import lock_file
+from llmctl.library import imported, lock_file
 from llmctl.system.store import Store
 from tests.transfer.conftest import NAME, Box, NewBox, blob, digest_of, fill, members_of, pin_for, tar_of, tiny
 
@@ -145,6 +146,48 @@ def test_a_pin_that_lies_about_the_quantization_is_found_in_the_header(here: Box
     assert (done.code, done.error["code"]) == (ExitCode.NO, "quantization")
     assert manifest(there, pin_for(model).alias) is None
     assert not there.store.blob(model.weights).exists()
+
+
+def test_what_the_weights_say_of_themselves_is_read_from_them(here: Box, there: Box, archive: Path) -> None:
+    pin = here.pin(tiny(), file_type=1, parameters=7)
+    assert there("import", str(exported(here, archive, NAME))).code == 0
+    assert there.lock.models == (replace(pin, file_type=15, parameters=520),)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "models.example:5000@evil.example"])
+def test_a_pin_that_would_send_repair_to_another_host_is_refused(
+    here: Box, there: Box, archive: Path, host: str
+) -> None:
+    here.pin(tiny(), from_=f"HTTPS://{host}/v2/team/tiny/manifests/q4_K_M")
+    done = there("import", str(exported(here, archive, NAME)), "--json")
+    assert (done.code, done.error["code"]) == (ExitCode.NO, "bad_archive")
+    assert f"from {host}, which is not its registry" in done.error["message"]
+    assert there.files() == {}
+
+
+def test_a_blob_that_left_meanwhile_keeps_every_model_out_of_sight(
+    here: Box, there: Box, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the server starts between the hashing and the last step, and deletes what no manifest names."""
+    pin = here.pin(tiny())
+    here.pin(tiny(b"second"), "second:q4_K_M")
+    exported(here, archive, NAME, "second:q4_K_M")
+    # The blobs of the first are there and hash.
+    fill(there.store, tiny())
+    fetch = imported.fetch
+
+    def and_lose(*arguments: Any) -> None:
+        fetch(*arguments)
+        there.store.blob(pin.weights_digest).unlink()
+
+    monkeypatch.setattr(imported, "fetch", and_lose)
+    done = there("import", str(archive), "--json")
+    assert done.code == ExitCode.FAILED
+    assert pin.weights_digest in done.error["message"]
+    assert list(there.store.names()) == []
+    assert not there.lock_path.exists()
+    monkeypatch.undo()
+    assert there("import", str(archive)).code == 0
 
 
 def test_weights_that_are_no_gguf_are_not_accepted(here: Box, there: Box, archive: Path) -> None:
