@@ -207,9 +207,10 @@ class Served:
     def loaded(self) -> list[str]:
         return [model["name"] for model in self.api("/api/ps")["models"]]
 
-    def generate(self, model: str | None = None, tokens: int = 1, **more: Any) -> Any:
+    def generate(self, model: str | None = None, tokens: int = 1, seconds: float = 120, **more: Any) -> Any:
         options = {"num_predict": tokens, **more.pop("options", {})}
-        return self.api("/api/generate", {"model": model or self.alias, "prompt": "The", "options": options, **more})
+        body = {"model": model or self.alias, "prompt": "The", "options": options, **more}
+        return self.api("/api/generate", body, seconds=seconds)
 
     def make_rival(self) -> str:
         """A model of other weights: one byte in its last tensor."""
