@@ -13,6 +13,7 @@ import typer
 from llmctl.commands.options import JsonFlag
 from llmctl.errors import ExitCode, NotFound
 from llmctl.output import Output
+from llmctl.output.text import visible
 
 if TYPE_CHECKING:
     from llmctl.env import Env
@@ -104,7 +105,7 @@ def say(out: Output, line: str) -> None:
     if out.json:
         out.record(LogLine(line))
     else:
-        out.write(line + "\n")
+        out.write(visible(line) + "\n")
         out.env.stdout.flush()
 
 

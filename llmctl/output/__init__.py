@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmctl.errors import ConsentNeeded, Refused, WriteFailed
+from llmctl.output.text import visible, visible_json
 
 if TYPE_CHECKING:
     from llmctl.core.progress import Consent, Progress
@@ -43,7 +44,7 @@ class Output:
 
     def show(self, result: Result, text: Callable[[Result, int], list[str]]) -> None:
         """Print a result: as one JSON document, or as the lines that `text(result, width)` makes of it."""
-        lines = [json_line(document(result), indent=2)] if self.json else text(result, self.width)
+        lines = [json_line(document(result), indent=2)] if self.json else map(visible, text(result, self.width))
         self.write("".join(line + "\n" for line in lines))
 
     def record(self, result: object) -> None:
@@ -75,7 +76,7 @@ class Output:
         """One line on stderr."""
         stream = self.env.stderr
         encoding = stream.encoding or "utf-8"
-        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.write(visible(text).encode(encoding, "replace").decode(encoding) + "\n")
         stream.flush()
 
     def error(self, error: LlmctlError) -> None:
@@ -119,7 +120,7 @@ class Output:
             if not (self.env.stdin.isatty() and self.env.stderr.isatty()):
                 raise ConsentNeeded(f"this needs your consent: {question}", "the same command with --yes")
             self._pause()
-            self.env.stderr.write(f"{question} Continue? [y/N] ")
+            self.env.stderr.write(f"{visible(question)} Continue? [y/N] ")
             self.env.stderr.flush()
             answer = self.env.stdin.readline().strip().lower()
             if answer not in {"y", "yes"}:
@@ -159,4 +160,4 @@ def plain(value: Any) -> Any:
 
 
 def json_line(value: object, indent: int | None = None) -> str:
-    return json_module.dumps(value, indent=indent, ensure_ascii=False)
+    return visible_json(json_module.dumps(value, indent=indent, ensure_ascii=False))

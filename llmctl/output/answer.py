@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmctl.output.text import visible
+
 if TYPE_CHECKING:
     from llmctl.client import Chunk
     from llmctl.output import Output
@@ -48,7 +50,7 @@ class MarkdownBlocks(Tokens):
         self.block = ""
 
     def chunk(self, chunk: Chunk) -> None:
-        self.block += chunk.text
+        self.block += visible(chunk.text)
         while (cut := block_end(self.block)) is not None:
             self.finish(self.block[:cut])
             self.block = self.block[cut:]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from llmctl.core.progress import Step
-from llmctl.output.text import duration, size
+from llmctl.output.text import duration, size, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -185,6 +185,8 @@ class LiveChecklist(Checklist):
         with self.lock:
             for row in self.rows.values():
                 mark = Text(MARKS[row.step.state], style=STYLES[row.step.state])
-                grid.add_row(mark, row.step.title, Text(row.words(now)), duration(row.seconds(now)))
+                grid.add_row(
+                    mark, Text(visible(row.step.title)), Text(visible(row.words(now))), duration(row.seconds(now))
+                )
         grid.expand = True
         return grid

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 UNKNOWN = "unknown"
+
+
+# Without those that a text is laid out with: line feeds, tabs, and the return before a line feed.
+_DRIVING = re.compile(
+    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069]|\\r(?!\\n)"
+)
+
+
+def visible(text: str) -> str:
+    r"""Text in which what could drive a terminal is written out (`\x1b`), as names and answers from outside may hold
+    anything: control characters, and those that change the order in which the others are shown."""
+    return _DRIVING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def visible_json(line: str) -> str:
+    """The same document, with what could drive a terminal as JSON escapes it. `json` itself does so below 32 only."""
+    return _DRIVING.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def size(count_bytes: int | None) -> str:
