@@ -26,7 +26,8 @@ def list_(
 ) -> ExitCode:
     """List the models, their pins, and what they take of the disk.
 
-    The model folder is read where it can be, with or without a server; else the server is asked.
+    The model folder is read where it can be, with or without a server; else the server is asked. A pin is pinned
+    (its alias has it), drifted (the alias has other weights, or is gone), missing, or unknown where nobody tells.
 
     \b
     PRECONDITIONS

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from llmctl.core.manifest import Manifest, parse_manifest
 from llmctl.core.model import PRIVATE_NAMESPACE, ModelRef, alias_for, name_of_alias
-from llmctl.errors import LlmctlError, NotFound, Refused
+from llmctl.errors import EngineError, LlmctlError, NotFound, Refused
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from llmctl.library.usage import KnownLock
     from llmctl.system.store import Store
 
-PinState = Literal["pinned", "drifted", "unpinned", "missing"]
+PinState = Literal["pinned", "drifted", "unpinned", "missing", "unknown"]
 PlainState = Literal["same", "moved", "absent"]
 LARGEST_CONFIG_BYTES = 1 << 20
 _CONTEXT = re.compile(r"(?<=:[0-9a-f]{12})-c[0-9]+$")
@@ -31,6 +32,7 @@ class Installed:
     """One name of a store. `digest` is its manifest's as 64 hex digits, empty where that cannot be read.
 
     `manifest` is None where only the server was asked, or the manifest is damaged, which `damaged` explains.
+    `shown_weights` is the digest of its weights as the server tells it.
     """
 
     name: str
@@ -40,10 +42,11 @@ class Installed:
     manifest: Manifest | None = None
     damaged: str | None = None
     path: str | None = None
+    shown_weights: str | None = None
 
     @property
     def weights_digest(self) -> str | None:
-        return self.manifest.weights.digest if self.manifest and self.manifest.weights else None
+        return self.manifest.weights.digest if self.manifest and self.manifest.weights else self.shown_weights
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class LibraryEntry:
 
     `digest` is its manifest's as 64 hex digits, the pinned one where there is a pin.
     pinned: the alias has the pinned manifest. drifted: the alias has another one now, or only the plain name is
-    there. missing: pinned, and the store has neither. unpinned: no lock names it.
+    there. missing: pinned, and the store has neither. unpinned: no lock names it. unknown: the alias has another
+    manifest than the one that was made elsewhere, and nobody tells its weights.
     `plain` is what the name itself stands for here: the pinned manifest, another one (`plain_digest`), or
     nothing; None where the pin is none of a registry. `loaded` is None where no server told.
     `disk_bytes` are the blocks of its blobs, those that it shares included.
@@ -93,6 +97,20 @@ def from_store(store: Store) -> tuple[Installed, ...]:
 def from_server(client: Client) -> tuple[Installed, ...]:
     """Every name that the server lists: what is left where its store cannot be read."""
     return tuple(Installed(model.name, model.digest, model.size_bytes, model.quantization) for model in client.tags())
+
+
+def with_weights(installed: Iterable[Installed], lock: Lock, client: Client) -> tuple[Installed, ...]:
+    """Those of a server, with the weights of the aliases that nothing else can tell about: one request for each."""
+    from llmctl.library.weights import digest_of
+
+    made = {pin.alias.lower(): pin.manifest_digest for pin in lock.models if pin.source != "registry"}
+    found = []
+    for each in installed:
+        if made.get(each.name.lower(), f"sha256:{each.digest}") != f"sha256:{each.digest}":
+            with suppress(EngineError, NotFound):
+                each = replace(each, shown_weights=digest_of(client, each.name, None))
+        found.append(each)
+    return tuple(found)
 
 
 def _stored(blobs: str, name: str, path: str, configs: dict[str, str | None]) -> Installed:
@@ -228,9 +246,12 @@ def state_of(pin: Pin, held: Installed | None, plain: Installed | None) -> PinSt
         return "missing" if plain is None else "drifted"
     if f"sha256:{held.digest}" == pin.manifest_digest:
         return "pinned"
-    # Only a registry's manifest is the same on every machine; elsewhere the weights tell, where they are known.
-    made_here = pin.source != "registry" and not held.damaged
-    return "pinned" if made_here and held.weights_digest in {None, pin.weights_digest} else "drifted"
+    # Only a registry's manifest is the same on every machine; elsewhere the weights tell.
+    if pin.source == "registry" or held.damaged:
+        return "drifted"
+    if held.weights_digest is None and held.manifest is None:
+        return "unknown"
+    return "pinned" if held.weights_digest == pin.weights_digest else "drifted"
 
 
 def plain_state(pin: Pin, plain: Installed | None) -> PlainState | None:

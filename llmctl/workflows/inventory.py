@@ -61,7 +61,7 @@ def look(
     check: bool = False,
 ) -> Inventory:
     """Everything about the models of the profile's store. ServerNotRunning where only a server could tell."""
-    found = contents(server, profile, client, given)
+    found = contents(server, profile, lock, client, given)
     entries = inventory.listed(found.installed, [lock], loaded(found, client), found.blobs)
     if check:
         from llmctl.library import upstream
@@ -79,7 +79,9 @@ def look(
     )
 
 
-def contents(server: Server, profile: Profile, client: Callable[[str], Client], given: Path | None) -> Contents:
+def contents(
+    server: Server, profile: Profile, lock: Lock, client: Callable[[str], Client], given: Path | None
+) -> Contents:
     address = server.address(profile)
     try:
         place = stores.place(server, profile, given)
@@ -93,7 +95,9 @@ def contents(server: Server, profile: Profile, client: Callable[[str], Client], 
         if running is None:
             raise
         why = f"{error.message}; listed by the server"
-        return Contents(None, running.base_url, why, inventory.from_server(client(running.base_url)))
+        asked = client(running.base_url)
+        installed = inventory.with_weights(inventory.from_server(asked), lock, asked)
+        return Contents(None, running.base_url, why, installed)
 
 
 def on_disk(place: Place) -> Contents:

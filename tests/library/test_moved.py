@@ -17,6 +17,7 @@ import pytest
 from llmctl.cli import main
 from llmctl.core.manifest import parse_manifest
 from llmctl.core.model import ModelRef
+from llmctl.core.pin import Lock
 from llmctl.env import Env
 from llmctl.library import lock_file, usage
 from llmctl.library import prune as pruning
@@ -154,6 +155,24 @@ def test_rm_knows_a_pinned_model_in_every_spelling(here: Pinned, registry: Regis
     assert done["unpinned"] is True
     assert lock_file.read(here.lock_path).models == ()
     assert list(here.store.names()) == []
+
+
+def test_weights_that_only_the_server_knows_are_asked_for_and_never_assumed(here: Pinned, registry: Registry) -> None:
+    """A model that each machine makes itself has another manifest on each: its weights are what is pinned."""
+    from llmctl.client import Client
+    from llmctl.library.inventory import from_server, listed, with_weights
+
+    publish(registry, "m:t")
+    run(here, "pull", registry.name("m:t"))
+    client, (pulled,) = Client(here.url), lock_file.read(here.lock_path).models
+    pin = replace(pulled, source="file", registry=None)
+    client.delete(pin.served)
+    elsewhere = replace(pin, manifest_digest="sha256:" + "8" * 64)
+    other = replace(elsewhere, weights_digest="sha256:" + "9" * 64)
+    for each, state in ((pin, "pinned"), (elsewhere, "pinned"), (other, "drifted")):
+        lock = Lock((each,))
+        assert [entry.pin_state for entry in listed(with_weights(from_server(client), lock, client), [lock])] == [state]
+    assert [entry.pin_state for entry in listed(from_server(client), [Lock((elsewhere,))])] == ["unknown"]
 
 
 def test_damaged_weights_are_not_pinned_while_the_registry_is_away(here: Pinned, registry: Registry) -> None:
