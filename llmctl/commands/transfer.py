@@ -46,7 +46,7 @@ def export(
     EXIT CODES
       0 written
       1 the disk is full, or the store cannot be read
-      2 FILE is there already, or stdout is a terminal
+      2 FILE is there already or is no regular file; stdout is a terminal, or is to carry JSON too
       4 a model is not pinned, or not there
       5 a blob or a manifest is not what the pin says
     \b
@@ -55,6 +55,8 @@ def export(
     """
     env: Env = ctx.obj
     out = Output(env, json)
+    if output == transfer.PIPE and json:
+        raise UsageError("stdout cannot carry the archive and a JSON document", "leave out --json, or: -o FILE")
     declared = env.profile(profile)
     place = store.place(env.server, declared, store_path)
     lock = lock_file.read(env.lock_path(declared))

@@ -69,6 +69,8 @@ def export(
     target = target.expanduser().absolute()
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file in it")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is no regular file; only a file is written or replaced", "to stdout: -o -")
     if target.exists() and not force:
         raise UsageError(f"{target} is there already", "the same command with --force replaces it", code="file_exists")
     plan = exported.plan(names, lock, place.store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -119,6 +120,24 @@ def test_a_file_that_is_there_is_replaced_with_force_only(here: Box, archive: Pa
     assert archive.read_text() == "mine"
     assert here("export", NAME, "-o", str(archive), "--force").code == 0
     assert here("export", NAME, "-o", str(archive.parent)).code == ExitCode.USAGE
+
+
+def test_only_a_file_is_written_or_replaced(here: Box, tmp_path: Path) -> None:
+    """As `-o /dev/null`, which root could replace."""
+    here.pin(tiny())
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for force in ([], ["--force"]):
+        done = here("export", NAME, "-o", str(pipe), *force)
+        assert done.code == ExitCode.USAGE
+        assert "no regular file" in done.err
+        assert pipe.is_fifo()
+
+
+def test_stdout_carries_the_archive_or_json_and_never_both(here: Box) -> None:
+    here.pin(tiny())
+    done = here("export", NAME, "-o", "-", "--json")
+    assert (done.code, done.out, done.error["code"]) == (ExitCode.USAGE, "", "usage")
 
 
 def test_what_a_killed_export_left_is_written_over_and_two_at_once_are_not_mixed(here: Box, archive: Path) -> None:
