@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import parser
 
 from llmctl.core.guard import metrics
 from llmctl.system import clocks, guard_note, notify, vitals
@@ -164,7 +165,6 @@ def test_a_sentence_says_what_is_what_is_done_and_what_helps() -> None:
 
 def samples(text: str) -> dict[str, float]:
     """The textfile as Prometheus reads it."""
-    parser = pytest.importorskip("prometheus_client.parser")
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
         for family in parser.text_string_to_metric_families(text)
