@@ -39,9 +39,10 @@ def write(path: Path, lock: Lock) -> None:
 
 
 def change(path: Path, edit: Callable[[Lock], Lock]) -> Lock:
-    from llmctl.system.files import exclusive
+    from llmctl.system.files import exclusive_folder, make_folder
 
-    with exclusive(path.with_name(f".{path.name}.guard"), lambda: None):
+    make_folder(path.parent)
+    with exclusive_folder(path.parent, lambda: None):
         changed = edit(read(path))
         write(path, changed)
         return changed

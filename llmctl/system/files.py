@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from llmctl.errors import DiskFull, LlmctlError, NotFound
@@ -174,6 +175,37 @@ def exclusive(path: str | os.PathLike[str], waiting: Callable[[], None]) -> Iter
     make_folder(Path(path).parent)
     with translated("lock", path), as_owner(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _locked(descriptor, path, waiting):
+        yield
+
+
+@contextmanager
+def exclusive_folder(folder: str | os.PathLike[str], waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a folder that is there, as `exclusive` does. Nothing is written, and whoever may read the
+    folder shares it. Inside, it may be held once more."""
+    with translated("lock", folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    found, held = os.fstat(descriptor), _HELD.get()
+    this = (found.st_dev, found.st_ino)
+    if this in held:
+        os.close(descriptor)
+        yield
+        return
+    with _locked(descriptor, folder, waiting):
+        _HELD.set(held | {this})
+        try:
+            yield
+        finally:
+            _HELD.set(_HELD.get() - {this})
+
+
+# The folders that this thread has locked: the kernel would let a second descriptor of one wait for the first.
+_HELD: ContextVar[frozenset[tuple[int, int]]] = ContextVar("_HELD", default=frozenset())
+
+
+@contextmanager
+def _locked(descriptor: int, path: str | os.PathLike[str], waiting: Callable[[], None]) -> Iterator[None]:
+    """The lock of an open file, which is closed at the end."""
     try:
         with translated("lock", path):
             try:

@@ -9,7 +9,6 @@ anew at every request, so nothing here needs one, and a running one sees every c
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import stat
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from llmctl.core.model import ModelRef
 from llmctl.errors import LlmctlError, NotFound, UsageError
-from llmctl.system.files import make_folder, read_bounded, sync_folder, translated, write_through
+from llmctl.system.files import exclusive_folder, make_folder, read_bounded, sync_folder, translated, write_through
 
 LARGEST_MANIFEST_BYTES = 4 << 20
 SCRATCH = ".llmctl"
@@ -204,20 +203,8 @@ class Store:
         The lock is on the folder itself, so that users who share a store share the lock, and nothing is written.
         """
         self._make_folder(self.path)
-        with translated("lock", self.path):
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                with translated("lock", self.path):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError as error:
-                raise LlmctlError(f"cannot lock {self.path}: {(error.strerror or str(error)).lower()}") from error
+        with exclusive_folder(self.path, waiting):
             yield
-        finally:
-            os.close(descriptor)
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder inside the store, owned as the nearest one around it that is there."""

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import copy
 import difflib
+import fcntl
 import json
+import os
 import re
+import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +24,7 @@ from jsonschema import Draft7Validator
 from llmctl.core.pin import EnginePin, Layer, Lock, LockError, Pin
 from llmctl.library import lock_file
 from llmctl.system.shipped import data_folder
+from llmctl.system.store import Store
 
 SCHEMA = Draft7Validator(json.loads((data_folder("profiles") / "lock.schema.json").read_text()))
 WEIGHTS = Layer("application/vnd.ollama.image.model", "sha256:" + "a" * 64, 1000)
@@ -211,3 +219,63 @@ def test_a_model_twice_and_no_mapping_are_refused() -> None:
     for value in ([], None, "lock"):
         with pytest.raises(LockError, match="mapping"):
             Lock.from_dict(value)
+
+
+def test_two_change_one_lock_one_after_the_other_and_leave_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "team/profile.lock"
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(lock: Lock) -> Lock:
+        inside.set()
+        assert go_on.wait(60)
+        return lock.with_pin(PIN)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(lock_file.change, path, slow)
+        assert inside.wait(60)
+        second = pool.submit(lock_file.change, path, lambda lock: lock.with_pin(replace(PIN, name="other:t")))
+        go_on.set()
+        first.result()
+        second.result()
+    assert [pin.name for pin in lock_file.read(path).models] == ["other:t", PIN.name]
+    assert [each.name for each in path.parent.iterdir()] == ["profile.lock"]
+
+
+def test_a_lock_in_a_folder_that_is_held_already_is_changed(tmp_path: Path) -> None:
+    """A profile may lie in the model store, which is held while a pull ends."""
+    with Store(tmp_path).changing(lambda: None):
+        lock_file.change(tmp_path / "profile.lock", lambda lock: lock.with_pin(PIN))
+        # And is still held: the inner one did not let go of it.
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+    assert lock_file.read(tmp_path / "profile.lock").models == (PIN,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_two_users_of_one_group_change_one_lock() -> None:
+    # Not below tmp_path, into which only the user of the tests may look.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "team"
+        folder.mkdir()
+        Path(name).chmod(0o755)
+        os.chown(folder, 1001, 2000)
+        folder.chmod(0o2770)
+        for user in (1001, 1002):
+            program = (
+                "import os, sys; from pathlib import Path; from llmctl.library import lock_file\n"
+                # Everything is imported while the code can be read.
+                "lock_file.change(Path(sys.argv[2]), lambda lock: lock)\n"
+                f"os.setgroups([]); os.setgid(2000); os.setuid({user}); os.umask(0o002)\n"
+                "lock_file.change(Path(sys.argv[1]), lambda lock: lock)\n"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", program, str(folder / "profile.lock"), str(Path(name) / "lock")],
+                cwd=Path(__file__).parents[2],
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+        assert [each.name for each in folder.iterdir()] == ["profile.lock"]
