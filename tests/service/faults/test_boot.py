@@ -56,7 +56,7 @@ WantedBy=multi-user.target
 @fault(
     what="another program has the port at boot",
     how="a unit before the engine's that listens there",
-    happens="`not_running`, with what listens there; the engine is started anew with longer and longer pauses; it comes "
+    happens="`not_running`, with what listens there; the engine is started anew with longer and longer pauses, and is "
     "up when the port is free",
     again="the rest of the pause (2 to 60 s), the start of the engine, one look and one load",
 )

@@ -89,8 +89,8 @@ def test_the_gpu_dies_under_load(served: Served) -> None:
 @fault(
     what="the model lies in host memory without a word",
     how="`LLAMA_ARG_FIT_TARGET` in a drop-in, so that nothing fits, and a restart of the engine",
-    happens="`on_cpu`: the guard loads it anew, starts the engine anew, and then says `degraded` and what a person must "
-    "do; `llmctl status` says 5",
+    happens="`on_cpu`: the guard loads it anew, starts the engine anew, and then says `degraded` and what helps;"
+    " `llmctl status` says 5",
     again="after the drop-in is gone: the restart of the engine, one look and one load",
 )
 def test_the_model_is_silently_on_the_cpu(served: Served) -> None:

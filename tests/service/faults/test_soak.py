@@ -1,6 +1,6 @@
 """One fault after another at random, many of them while the guard still mends the last one; then all must be well.
 
-    LLMCTL_TEST_FAULTS=200 LLMCTL_TEST_SEED=1 python -m pytest -s tests/service/faults/test_soak.py
+LLMCTL_TEST_FAULTS=200 LLMCTL_TEST_SEED=1 python -m pytest -s tests/service/faults/test_soak.py
 """
 
 from __future__ import annotations

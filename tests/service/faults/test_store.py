@@ -22,9 +22,9 @@ def weights(served: Served) -> str:
 @fault(
     what="the weights are damaged on the disk, so that they do not load",
     how="the head of the blob overwritten, then a restart of the engine",
-    happens="the load fails, so often per window; `degraded`, with what `llmctl up` and `llmctl verify` say; after "
-    "`llmctl repair` the guard loads the model",
-    again="`llmctl repair`, and the rest of the guard's window",
+    happens="the load fails, so often per window; `degraded`, with the engine's words; `llmctl verify` names the blob. The "
+    "engine (0.34.0) remembers what it read: after `llmctl repair` it must be started anew",
+    again="`llmctl repair`, `llmctl down`, `llmctl up`",
 )
 def test_the_blob_is_corrupted_before_a_restart(served: Served) -> None:
     blob, container = weights(served), served.container
@@ -43,6 +43,7 @@ def test_the_blob_is_corrupted_before_a_restart(served: Served) -> None:
         container.run("sh", "-c", 'dd if=/var/tmp/head of="$1" bs=64K conv=notrunc; rm /var/tmp/head', "sh", blob)
         assert served.llmctl("verify").code == 0
     with served.away("damaged weights", lambda: True):
+        assert served.llmctl("down").code == 0
         assert served.llmctl("up").code == 0
 
 
