@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_models
+from llmctl.commands.options import JsonFlag, ProfileOption, StoreOption, YesFlag, complete_models
 from llmctl.errors import ExitCode, UsageError
 from llmctl.output import Output
 from llmctl.output.pins import repair_lines, verify_lines
@@ -28,9 +28,6 @@ ModelsArgument = Annotated[
 SinceOption = Annotated[
     str | None,
     typer.Option("--since", metavar="AGE", help="Do not hash again what was hashed within: 30m, 24h, 7d."),
-]
-StoreOption = Annotated[
-    Path | None, typer.Option("--store", metavar="PATH", help="The model folder. Default: the server's.")
 ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag, complete_models
+from llmctl.commands.options import JsonFlag, ProfileOption, StoreOption, YesFlag, complete_models
 from llmctl.errors import ExitCode, UsageError
 from llmctl.library import lock_file
 from llmctl.output import Output
@@ -17,10 +17,6 @@ from llmctl.workflows import push as pushing
 
 if TYPE_CHECKING:
     from llmctl.env import Env
-
-StoreOption = Annotated[
-    Path | None, typer.Option("--store", metavar="PATH", help="The model folder. Default: the server's.")
-]
 
 
 def export(

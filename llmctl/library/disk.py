@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.errors import DiskFull, EngineError, LlmctlError
-from llmctl.library import weights
+from llmctl.system.store import Store
 
 if TYPE_CHECKING:
     from llmctl.core.pin import Layer
@@ -32,7 +32,7 @@ def partial_bytes(store: Path | None, layers: Iterable[Layer]) -> int:
     """What an interrupted pull left of these blobs. The files are sparse: their blocks count, not their length."""
     if store is None:
         return 0
-    blobs = (weights.blob_path(store, layer.digest) for layer in layers)
+    blobs = (Store(store).blob(layer.digest) for layer in layers)
     return sum(_blocks_bytes(blob.with_name(f"{blob.name}-partial")) for blob in blobs)
 
 

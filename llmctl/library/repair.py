@@ -23,7 +23,7 @@ from llmctl.library.sources import ENGINE
 from llmctl.library.verify import standings_of
 from llmctl.system import registry
 from llmctl.system.blob_download import partial_path
-from llmctl.system.files import translated
+from llmctl.system.files import length, translated
 from llmctl.system.store import FILE_MODE
 
 if TYPE_CHECKING:
@@ -250,18 +250,11 @@ def need(found: Verification, pins: Iterable[Pin], store: Store) -> Need:
         source = sources.sources_of(bad, pins, elsewhere)[0]
         if source.kind == "store":
             continue
-        there = _length(partial_path(store.scratch, bad.digest)) if source.kind == "registry" else 0
+        there = (length(partial_path(store.scratch, bad.digest)) or 0) if source.kind == "registry" else 0
         missing = max(0, (bad.expected_bytes or 0) - there)
         write += missing
         download += missing if source.fetches else 0
     return Need(download, write)
-
-
-def _length(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def as_registries_write(pin: Pin) -> bytes:

@@ -14,12 +14,11 @@ from llmctl.core.manifest import Manifest, parse_manifest
 from llmctl.core.memory import gguf
 from llmctl.core.memory.ggml import FILE_TYPES, GUESSED
 from llmctl.core.model import ModelRef
-from llmctl.errors import Refused
+from llmctl.errors import LlmctlError, Refused
+from llmctl.system.store import Store
 
 if TYPE_CHECKING:
     from llmctl.client import Client
-
-LARGEST_MANIFEST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, int]]:
 
 def of_model(client: Client, name: str, digest: str | None, store: Path | None) -> Weights:
     """The weights of an installed model; `digest` is that of its GGUF blob."""
-    blob = blob_path(store, digest) if store and digest else None
+    blob = Store(store).blob(digest) if store and digest else None
     if blob and _readable(blob):
         return of_file(blob)[1]
     shown = client.show(name)
@@ -104,17 +103,11 @@ def manifest_of(name: str, store: Path | None) -> Manifest | None:
     """The manifest of an installed model out of the store. None where the store cannot be read."""
     if store is None:
         return None
-    ref = ModelRef.parse(name)
-    path = store / "manifests" / ref.host / ref.namespace / ref.model / ref.tag
     try:
-        with path.open("rb") as file:
-            return parse_manifest(file.read(LARGEST_MANIFEST_BYTES))
-    except (OSError, ValueError):
+        content = Store(store).manifest(ModelRef.parse(name))
+        return parse_manifest(content) if content is not None else None
+    except (LlmctlError, ValueError):
         return None
-
-
-def blob_path(store: Path, digest: str) -> Path:
-    return store / "blobs" / digest.replace(":", "-")
 
 
 def _readable(path: Path) -> bool:

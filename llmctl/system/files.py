@@ -112,6 +112,14 @@ def read_bounded(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     return content
 
 
+def length(path: Path) -> int | None:
+    """The bytes of a file, or None where there is none that this user may look for."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
 def _whole(descriptor: int, size_bytes: int, most: int) -> bytes:
     """All bytes of a file, or the first `most`. Its size is a hint only: it may grow, and /proc tells 0."""
     pieces, have = [], 0

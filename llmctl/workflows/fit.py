@@ -118,15 +118,16 @@ def find_spec(
 
 def _stored(ref: ModelRef, store: Path) -> Source | None:
     """The model in Ollama's store; None where it is not there or cannot be read."""
-    from llmctl.library.weights import blob_path, manifest_of
+    from llmctl.library.weights import manifest_of
     from llmctl.system import gguf_file
+    from llmctl.system.store import Store
 
     manifest = manifest_of(str(ref), store)
     if manifest is None:
         return None
     if manifest.weights is None:
         raise _no_weights(str(ref))
-    blob = blob_path(store, manifest.weights.digest)
+    blob = Store(store).blob(manifest.weights.digest)
     if not os.access(blob, os.R_OK):
         return None
     return Source(str(ref), gguf_file.header(blob), _projector_bytes(manifest), manifest.weights.digest)

@@ -15,6 +15,7 @@ from llmctl.errors import LlmctlError, NotFound
 from llmctl.library import lock_file, usage
 from llmctl.library import verify as checking
 from llmctl.system import files
+from llmctl.workflows.store import as_root
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -53,7 +54,7 @@ class Scope:
         return shlex.join(["llmctl", verb, *self.names, *given])
 
     def as_root(self, verb: str) -> str:
-        """The command that does it with root's rights: sudo knows neither this user's folders nor PATH."""
+        """The command that does it with root's rights."""
         return as_root(verb, self.place.store.path, self.profile, self.paths)
 
 
@@ -90,11 +91,6 @@ def chosen(lock: Lock, names: Sequence[str], lock_path: Path) -> tuple[Pin, ...]
             raise NotFound(f"{lock_path} has no pin for {name}", "llmctl list", code="not_pinned")
         found.append(pin)
     return tuple(dict.fromkeys(found)) or lock.models
-
-
-def as_root(verb: str, store: Path, profile: Profile, paths: Paths) -> str:
-    config, reference, path = (shlex.quote(str(each)) for each in (paths.config, profile.reference, store))
-    return f'sudo env LLMCTL_CONFIG_DIR={config} "$(command -v llmctl)" {verb} --profile {reference} --store {path}'
 
 
 def require_rights(verb: str, store: Path, profile: Profile, paths: Paths, *, write: bool = False) -> None:

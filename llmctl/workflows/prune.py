@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,12 +129,7 @@ class Prune:
         return f"Remove {removed} from {store}, {size_words(plan.freed_bytes)}.{shared}"
 
     def as_root(self) -> str:
-        """sudo knows neither this user's folders nor PATH."""
-        paths, store = self.server.paths, shlex.quote(str(self.place.store.path))
-        folders = (("LLMCTL_CONFIG_DIR", paths.config), ("LLMCTL_STATE_DIR", paths.state))
-        given = " ".join(f"{name}={shlex.quote(str(path))}" for name, path in folders)
-        profile = shlex.quote(self.profile.reference)
-        return f'sudo env {given} "$(command -v llmctl)" prune --profile {profile} --store {store}'
+        return stores.as_root("prune", self.place.store.path, self.profile, self.server.paths)
 
 
 def counted(number: int, one: str, more: str) -> str:

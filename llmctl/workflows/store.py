@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from llmctl.core.profile import Profile
     from llmctl.core.progress import Consent, Progress
     from llmctl.server import Running, Server
+    from llmctl.system.paths import Paths
 
 # Where installers and distributions put the store of the service's user.
 SYSTEM_STORES = (
@@ -179,3 +181,11 @@ def others(server: Server, chosen: Path, candidates: Iterable[str] = SYSTEM_STOR
         if models != 0:
             result.append(OtherStore(str(path), models))
     return tuple(result)
+
+
+def as_root(verb: str, store: Path, profile: Profile, paths: Paths) -> str:
+    """The same run with root's rights: sudo knows neither this user's folders nor PATH."""
+    folders = (("LLMCTL_CONFIG_DIR", paths.config), ("LLMCTL_STATE_DIR", paths.state))
+    given = " ".join(f"{name}={shlex.quote(str(path))}" for name, path in folders)
+    options = shlex.join(["--profile", profile.reference, "--store", str(store)])
+    return f'sudo env {given} "$(command -v llmctl)" {verb} {options}'

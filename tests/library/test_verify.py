@@ -354,6 +354,8 @@ def test_a_store_that_this_user_may_not_read_names_the_command(pinned: Pinned) -
         error = json.loads(done.stderr.splitlines()[-1])["error"]
         assert error["code"] == "permission_denied"
         assert error["hint"].startswith("sudo env LLMCTL_CONFIG_DIR=")
+        # Root's run notes what it hashed where this user's next one looks for it.
+        assert " LLMCTL_STATE_DIR=" in error["hint"]
         assert f"verify --profile {pinned.folder}/profile.yaml --store {pinned.store.path}" in error["hint"]
 
 
