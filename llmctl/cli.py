@@ -17,8 +17,8 @@ from llmctl import __version__
 from llmctl.commands.group import new_typer
 from llmctl.commands.values import take_plain_values
 from llmctl.env import Env
-from llmctl.errors import ExitCode, LlmctlError, UsageError, WriteFailed
-from llmctl.output import Output
+from llmctl.errors import ExitCode, LlmctlError, Refused, UsageError, WriteFailed
+from llmctl.output import Output, plain
 
 # verb -> module:attribute. A module is imported when its verb is used, or when all of them are listed.
 COMMANDS = {
@@ -133,7 +133,7 @@ def main(argv: list[str], env: Env | None = None) -> int:
     # What follows `--` belongs to somebody else.
     out = Output(env, json="--json" in (argv[: argv.index("--")] if "--" in argv else argv))
     try:
-        code = run(argv, env)
+        code = answered(argv, env, out)
         out.flush()
         return code
     except BrokenPipeError:
@@ -148,6 +148,18 @@ def main(argv: list[str], env: Env | None = None) -> int:
         if isinstance(error, WriteFailed):
             discard_stdout()
         out.error(error)
+        return error.exit_code
+
+
+def answered(argv: list[str], env: Env, out: Output) -> int:
+    """Run one command line. A refusal that has a document is an answer: for scripts it is data, on stdout."""
+    try:
+        return run(argv, env)
+    except Refused as error:
+        if not out.json or error.document is None:
+            raise
+        said = {"code": error.code, "message": error.message, "hint": error.hint}
+        out.show({"error": said, **plain(error.document)}, lambda _, __: [])
         return error.exit_code
 
 

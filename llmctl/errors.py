@@ -87,8 +87,16 @@ class NotFound(LlmctlError):
 
 
 class Refused(LlmctlError):
+    """`document` is a dataclass with what the answer rests on; under --json it goes to stdout with the error in it."""
+
     code = "refused"
     exit_code = ExitCode.NO
+
+    def __init__(
+        self, message: str, hint: str | None = None, *, code: str | None = None, document: object | None = None
+    ) -> None:
+        super().__init__(message, hint, code=code)
+        self.document = document
 
 
 class Unverified(Refused):

@@ -157,7 +157,8 @@ class Lock:
             return self.with_pin(pin)
         if now is None or (now.manifest_digest, now.weights_digest) != (pin.manifest_digest, pin.weights_digest):
             was = f"pinned to {now.manifest_digest[7:19]}" if now else "unpinned"
-            raise Refused(f"{pin.name} was {was} by another llmctl meanwhile", "the same command again", code="drift")
+            message = f"{pin.name} was {was} by another llmctl meanwhile"
+            raise Refused(message, "the same command again", code="drift", document=now and _drift(now, pin))
         return self
 
     def without(self, name: str) -> Lock:
@@ -192,6 +193,14 @@ class Lock:
             seen[key] = pin.name
         engine = document.get("engine")
         return cls(_sorted(pins), None if engine is None else EnginePin(**engine))
+
+
+def _drift(pinned: Pin, found: Pin) -> object:
+    from llmctl.core.changes import changes
+    from llmctl.core.drift import Drift
+
+    parts = changes(pinned.layers, pinned.config, found.layers, found.config)
+    return Drift(pinned.name, pinned.manifest_digest, found.manifest_digest, parts)
 
 
 def _sorted(pins: Iterable[Pin]) -> tuple[Pin, ...]:

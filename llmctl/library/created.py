@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llmctl.core.drift import drift
 from llmctl.core.memory.gguf import GgufError
 from llmctl.core.model import PRIVATE_NAMESPACE, ModelRef, escape
 from llmctl.core.pin import Pin
@@ -19,6 +20,7 @@ from llmctl.errors import EngineError, Refused
 from llmctl.library import disk, weights
 
 if TYPE_CHECKING:
+    from llmctl.core.manifest import Manifest
     from llmctl.library.obtain import Obtain
 
 STAGED_TAG = "staged"
@@ -132,7 +134,7 @@ def new_pin(run: Obtain, origin: Origin) -> Pin:
     if digest is None:
         raise EngineError(f"the server made {origin.served} without weights", "llmctl logs")
     if (pin := run.pin) is not None and not run.update:
-        return still_pinned(pin, digest)
+        return still_pinned(pin, digest, manifest)
     found = weights.of_model(run.client, origin.staged, digest, run.store)
     weights.require(found, run.spec.quantization, origin.served)
     return run.pinned(
@@ -156,7 +158,7 @@ def new_pin(run: Obtain, origin: Origin) -> Pin:
     )
 
 
-def still_pinned(pin: Pin, digest: str) -> Pin:
+def still_pinned(pin: Pin, digest: str, manifest: Manifest | None) -> Pin:
     """The pin of another machine or day holds here too, if the weights are the same."""
     if digest != pin.weights_digest:
         raise Refused(
@@ -164,6 +166,7 @@ def still_pinned(pin: Pin, digest: str) -> Pin:
             f"(made by Ollama {pin.engine})",
             f"llmctl pull {pin.name} --update",
             code="drift",
+            document=drift(pin, manifest),
         )
     return pin
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llmctl.core.drift import drift
 from llmctl.core.image_layout import INDEX_NAME, LAYOUT_NAME, Packed, blob_name, documents, ref_for
 from llmctl.core.manifest import parse_manifest
 from llmctl.core.model import ModelRef
@@ -91,7 +92,7 @@ def pin_of(name: str, lock: Lock) -> Pin:
 
 def manifest_of(pin: Pin, store: Store) -> tuple[Manifest, bytes]:
     """The pinned manifest, from the alias, or from the plain name where that still has it."""
-    found = None
+    found, other = None, None
     for name in (pin.alias, pin.served) if pin.source == "registry" else (pin.alias,):
         content = store.manifest(ModelRef.parse(name))
         if content is None:
@@ -99,7 +100,7 @@ def manifest_of(pin: Pin, store: Store) -> tuple[Manifest, bytes]:
         try:
             manifest = parse_manifest(content)
         except ValueError as error:
-            found = f"its manifest is damaged: {error}"
+            found, other = f"its manifest is damaged: {error}", None
             continue
         # Ollama itself wrote the manifest of a file or the starter: there the weights are what is pinned.
         ours, pinned = manifest.digest, pin.manifest_digest
@@ -107,10 +108,11 @@ def manifest_of(pin: Pin, store: Store) -> tuple[Manifest, bytes]:
             ours, pinned = manifest.weights.digest if manifest.weights else "nothing", pin.weights_digest
         if ours == pinned:
             return manifest, content
-        found = f"pinned {pinned}, there is {ours}"
+        found, other = f"pinned {pinned}, there is {ours}", manifest
     if found is None:
         raise NotFound(f"{pin.name} is pinned and not in {store.path}", f"llmctl pull {pin.name}", code="missing")
-    raise Refused(f"{pin.name} is not as pinned: {found}", f"llmctl repair {pin.name}", code="drift")
+    message = f"{pin.name} is not as pinned: {found}"
+    raise Refused(message, f"llmctl repair {pin.name}", code="drift", document=drift(pin, other))
 
 
 def require_whole(blob: Layer, models: Iterable[Packed], store: Store) -> None:

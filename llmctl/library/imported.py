@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llmctl.core.arrival import Arrival, sizes_of
+from llmctl.core.drift import drift
 from llmctl.core.image_layout import LICENCE_TYPE, BadArchive
 from llmctl.core.manifest import parse_manifest
 from llmctl.core.memory.gguf import GgufError
@@ -152,6 +153,7 @@ def against_lock(arrival: Arrival, lock: Lock, draft: Draft, update: bool) -> Co
             f"{arrival.name} is pinned to {ours}, the archive has {theirs}",
             "the same command with --update accepts the archive's",
             code="drift",
+            document=drift(before, arrival.manifest),
         )
     return Coming(arrival, before, after)
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmctl.core.changes import changes, short, side_by_side, size_words
+from llmctl.core.changes import short, side_by_side, size_words
+from llmctl.core.drift import Drift, drift
 from llmctl.core.memory.ggml import FILE_TYPES
 from llmctl.core.pin import Pin
 from llmctl.errors import DiskFull, DownloadFailed, EngineError, LlmctlError, NotFound, Refused
@@ -60,13 +61,14 @@ def check_against_pin(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
     pin = run.pin
     if pin is None or run.update or pin.source != "registry" or pin.manifest_digest == manifest.digest:
         return
-    found = changes(pin.layers, pin.config, manifest.layers, manifest.config)
+    found = drift(pin, manifest)
     raise Refused(
         f"{ref} moved: pinned {short(pin.manifest_digest)} ({size_words(pin.size_bytes)}, {pin.pinned_at[:10]}), "
         f"{ref.host} now has {short(manifest.digest)} ({size_words(size_of(manifest))})\n"
-        + "\n".join(side_by_side(pin.manifest_digest, manifest.digest, found)),
+        + "\n".join(side_by_side(pin.manifest_digest, manifest.digest, found.changes)),
         f"llmctl pull {pin.name} --update",
         code="drift",
+        document=found,
     )
 
 
@@ -129,6 +131,7 @@ def check_installed(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
             f"{ref} moved while it was pulled: {ref.host} said {manifest.digest[7:19]}, {found[:12]} came",
             f"llmctl pull {ref}",
             code="drift",
+            document=Drift(run.spec.name, manifest.digest, f"sha256:{found}"),
         )
 
 

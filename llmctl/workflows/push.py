@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.drift import drift
 from llmctl.core.model import DEFAULT_HOST, ModelRef
 from llmctl.core.progress import Step
 from llmctl.errors import DownloadFailed, EngineError, LlmctlError, NotFound, Refused, UsageError
 from llmctl.library.exported import pin_of
+from llmctl.library.weights import manifest_of
 from llmctl.workflows import store as stores
 
 if TYPE_CHECKING:
@@ -86,8 +89,12 @@ def served_digest(pin: Pin, tags: Mapping[str, str], running: Running) -> str:
         )
     # Ollama writes the manifest of a file or the starter itself; another machine's lock names another one.
     if pin.source == "registry" and f"sha256:{found}" != pin.manifest_digest:
+        there = manifest_of(pin.alias, Path(running.store) if running.store else None)
         raise Refused(
-            f"{pin.alias} is sha256:{found}, pinned is {pin.manifest_digest}", f"llmctl repair {pin.name}", code="drift"
+            f"{pin.alias} is sha256:{found}, pinned is {pin.manifest_digest}",
+            f"llmctl repair {pin.name}",
+            code="drift",
+            document=drift(pin, there, f"sha256:{found}"),
         )
     return f"sha256:{found}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import io
-import json
 import os
 import threading
 import time
@@ -69,11 +68,19 @@ def test_a_moved_tag_is_refused_with_old_and_new_side_by_side(here: Pinned, regi
         here.store.remove_manifest(ModelRef.parse(each))
     refused = here("pull", name, "--json", given=False)
     assert refused.code == 5
-    assert refused.out == ""
-    error = json.loads(refused.err.splitlines()[-1])["error"]
-    assert error["code"] == "drift"
-    assert error["hint"] == f"llmctl pull {name} --update"
-    shown = here("pull", name, given=False).err
+    assert "error" not in refused.err
+    error = refused.json["error"]
+    assert (error["code"], error["hint"]) == ("drift", f"llmctl pull {name} --update")
+    assert (refused.json["schema"], refused.json["name"]) == (1, name)
+    assert (refused.json["pinned_digest"], refused.json["found_digest"]) == (first["manifest_digest"], new)
+    weights, template = refused.json["changes"]
+    assert (weights["part"], template["part"]) == ("weights", "template")
+    assert weights["was"]["digest"] == first["weights_digest"]
+    assert weights["now"]["digest"] == digest_of(small() + b"other weights")
+    assert (weights["was"]["size_bytes"], weights["now"]["size_bytes"]) == (len(small()), len(small()) + 13)
+    text = here("pull", name, given=False)
+    assert (text.code, text.out) == (5, "")
+    shown = text.err
     table = [line for line in shown.splitlines() if line.startswith(("manifest", "weights", "template", "parameters"))]
     assert [line.split()[0] for line in table] == ["manifest", "weights", "template"]
     assert all(len(line) <= 40 for line in shown.splitlines() if line.startswith(("manifest", "weights", " ")))
@@ -359,6 +366,8 @@ def test_what_another_llmctl_pinned_meanwhile_is_not_overwritten(
     done = here("pull", name, "--json", given=False)
     assert done.code == code, done.err
     assert lock_file.read(here.lock_path).models == (theirs,)
+    if code == 5:
+        assert (done.json["pinned_digest"], done.json["found_digest"]) == (theirs.manifest_digest, first)
 
 
 def test_a_foreign_pull_at_the_same_time_does_no_harm(here: Pinned, registry: Registry) -> None:

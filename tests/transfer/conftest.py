@@ -115,7 +115,8 @@ class Ran:
 
     @property
     def error(self) -> Any:
-        return json.loads(self.err.splitlines()[-1])["error"]
+        """What is on stderr, or in the document of a refusal that has one."""
+        return (json.loads(self.out) if self.out else json.loads(self.err.splitlines()[-1]))["error"]
 
 
 @dataclass

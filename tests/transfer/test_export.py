@@ -107,6 +107,8 @@ def test_nothing_is_exported_that_does_not_hash_and_nothing_stays(here: Box, arc
     assert done.code == ExitCode.NO, done.err
     assert model.weights in done.err or fault == "manifest"
     assert "llmctl repair" in done.error["hint"]
+    if fault == "manifest":
+        assert (done.json["pinned_digest"], done.json["found_digest"]) == (model.digest, tiny(b"other").digest)
     assert archive.read_bytes() == b"what was there before"
     assert [path.name for path in archive.parent.iterdir() if "partial" in path.name] == []
 

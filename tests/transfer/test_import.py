@@ -89,6 +89,9 @@ def test_another_pin_is_refused_with_both_digests_until_update(here: Box, there:
     assert new.digest in refused.error["message"]
     assert old.digest in refused.error["message"]
     assert "--update" in refused.error["hint"]
+    assert (refused.json["pinned_digest"], refused.json["found_digest"]) == (old.digest, new.digest)
+    assert [change["part"] for change in refused.json["changes"]] == ["weights"]
+    assert refused.err == ""
     assert (there.files(), there.lock) == before
     done = there("import", str(archive), "--update", "--json")
     assert [model["change"] for model in done.json["models"]] == ["replaced"]

@@ -120,6 +120,7 @@ def test_a_model_that_is_not_as_pinned_is_not_pushed(served: Box, real_registry:
     fill(served.store, tiny(b"other"), pin.alias)
     done = served("push", NAME, real_registry.name("tiny:1"), "--json")
     assert (done.code, done.error["code"]) == (ExitCode.NO, "drift")
+    assert (done.json["pinned_digest"], done.json["found_digest"]) == (tiny().digest, tiny(b"other").digest)
     assert served("push", "qwen3:8b", real_registry.name("tiny:1")).code == ExitCode.NOT_FOUND
 
 
