@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from llmctl.core.pin import Lock
     from llmctl.core.profile import ModelSpec
     from llmctl.core.progress import Consent, Progress
-    from llmctl.library.inventory import Removed
     from llmctl.library.obtain import Pinned
+    from llmctl.library.removal import Removed
     from llmctl.library.usage import KnownLock
     from llmctl.system.paths import Paths
 
@@ -75,7 +75,7 @@ class Library:
         Asks first when it is pinned, by `lock` or by one of `others`. NotFound when neither the server nor the
         lock has it.
         """
-        from llmctl.library.inventory import removal
+        from llmctl.library.removal import removal
 
         return removal(self.client, name, lock, consent, others)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llmctl.core.profile import Profile
     from llmctl.core.progress import Consent, Progress
     from llmctl.library import Library
-    from llmctl.library.inventory import Removed
+    from llmctl.library.removal import Removed
     from llmctl.server import Running, Server
 
 STARTER = "starter"
