@@ -199,10 +199,10 @@ def test_token(box: Box) -> None:
 )
 @fault(
     what="A layer of enormous size",
-    how="`size` of 4 EiB in the manifest",
+    how="`size` of 4 PiB in the manifest",
     happens="exit 1, `disk_full`, with both numbers, before anything is downloaded",
     left="nothing",
-    layer={"size": 1 << 62},
+    layer={"size": 1 << 52},
     code=1,
     said="MiB free",
 )
