@@ -158,6 +158,8 @@ def stop(pid: int, grace_seconds: float) -> None:
     for number, wait in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
         try:
             os.kill(pid, number)
+            # One that is stopped hears of nothing else before it goes on.
+            os.kill(pid, signal.SIGCONT)
         except ProcessLookupError:
             return
         if wait_until_ended(pid, wait):
