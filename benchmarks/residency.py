@@ -63,7 +63,9 @@ def bare(container: Container, port: int, alias: str) -> float:
     }
     variables = [f"--setenv={name}={value}" for name, value in settings.items()]
     began = time.monotonic()
-    container.run("systemd-run", "--quiet", f"--unit={BARE}", "--uid=llmctl", *variables, f"{ENGINE}/bin/ollama", "serve")
+    container.run(
+        "systemd-run", "--quiet", f"--unit={BARE}", "--uid=llmctl", *variables, f"{ENGINE}/bin/ollama", "serve"
+    )
     while True:
         with suppress(OSError):
             if answer(port, "/api/version"):
