@@ -22,8 +22,8 @@ def weights(served: Served) -> str:
 @fault(
     what="the weights are damaged on the disk, so that they do not load",
     how="the head of the blob overwritten, then a restart of the engine",
-    happens="the load fails, so often per window; `degraded`, with the engine's words; `llmctl verify` names the blob. The "
-    "engine (0.34.0) remembers what it read: after `llmctl repair` it must be started anew",
+    happens="the load fails, so often per window; `degraded`, with the engine's words; `llmctl verify` names the blob. "
+    "The engine (0.34.0) remembers what it read: after `llmctl repair` it must be started anew",
     again="`llmctl repair`, `llmctl down`, `llmctl up`",
 )
 def test_the_blob_is_corrupted_before_a_restart(served: Served) -> None:
