@@ -71,8 +71,12 @@ class Container:
         """What nspawn and systemd wrote, of every boot."""
         return "".join(path.read_text(errors="replace") for path in sorted(self._folder.glob("console-*.log")))
 
-    def boot(self, deadline_seconds: float = 60.0) -> None:
-        """Returns when every unit has started or failed; a boot that hangs is ended and raised as BootError."""
+    def boot(self, deadline_seconds: float = 60.0, *, settled: bool = True) -> None:
+        """Returns when every unit has started or failed; a boot that hangs is ended and raised as BootError.
+
+        Not `settled`: as soon as there is an init. In a thread that ends, the container would end with it
+        (PR_SET_PDEATHSIG).
+        """
         log_path = self._folder / f"console-{len(list(self._folder.glob('console-*.log')))}.log"
         options = ["--boot", "--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off", "--timezone=off"]
         options += [f"--machine={self._namespace.name}"]
@@ -92,7 +96,8 @@ class Container:
         deadline = time.monotonic() + deadline_seconds
         try:
             self._init = self._await_init(deadline)
-            self._await_started(deadline)
+            if settled:
+                self._await_started(deadline)
         except BootError:
             self._kill()
             raise

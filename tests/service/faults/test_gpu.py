@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -40,19 +39,19 @@ def test_the_gpu_comes_late(served: Served) -> None:
     container = served.container
     container.poweroff()
     served.pull_out()
-    with ThreadPoolExecutor(1) as pool:
-        booted = pool.submit(container.boot, 150)
-        try:
-            container.wait(lambda: container.init, 30, "an init")
-            waits = "the engine names no GPU yet"
-            served.until("word of what it waits for", lambda: waits in str(container.journal(ENGINE_UNIT)[-20:]))
-            assert container.unit("multi-user.target")["ActiveState"] == "active"
-            assert container.unit(ENGINE_UNIT)["ActiveState"] == "activating"
-            assert served.note["reason"] == "not_running"
-        finally:
-            with served.away("a late GPU", lambda: True):
-                served.plug_in()
-            booted.result()
+    container.boot(settled=False)
+    reached = ("systemctl", "is-active", "multi-user.target")
+    waits = "the engine names no GPU yet"
+    try:
+        container.wait(lambda: container.run(*reached, check=False).returncode == 0, 60, "the machine to be up")
+        served.until("word of what it waits for", lambda: waits in str(container.journal(ENGINE_UNIT)[-20:]))
+        assert container.unit(ENGINE_UNIT)["ActiveState"] == "activating"
+        # It begins when the engine has.
+        assert served.guard["ActiveState"] == "inactive"
+        assert not served.resident
+    finally:
+        with served.away("a late GPU", lambda: True):
+            served.plug_in()
     assert container.unit(ENGINE_UNIT)["NRestarts"] == "0"
     assert on_gpu(served)
 
