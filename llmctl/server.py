@@ -16,7 +16,7 @@ from llmctl.core import serving, unit
 from llmctl.core.address import Address, choose_address, parse_host
 from llmctl.core.placement import Buffer, Require
 from llmctl.core.prediction import Predicted
-from llmctl.errors import EngineError, PortInUse, ServerNotRunning, ServerUnreachable
+from llmctl.errors import EngineError, NotFound, PortInUse, ServerNotRunning, ServerUnreachable
 from llmctl.system import files, process, systemd
 from llmctl.system.paths import SYSTEM
 
@@ -286,6 +286,9 @@ def answering(client: Client) -> str | None:
         raise
     except ServerNotRunning:
         return None
+    except (EngineError, NotFound):
+        # Another program's own page for what it does not know.
+        version = ""
     if not version:
         raise ServerUnreachable(f"what answers at {client.base_url} is not Ollama")
     return version

@@ -134,6 +134,7 @@ class Lookout:
             try:
                 self._identify()
             except PortInUse as error:
+                self.owner = self._owner()
                 return ServerSeen("stranger", error.message)
             except LlmctlError as error:
                 return ServerSeen("silent", error.message, self.server_process)
