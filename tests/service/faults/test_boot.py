@@ -48,6 +48,7 @@ Before=llmctl-engine.service
 [Service]
 Type=exec
 ExecStart=/usr/bin/python3 -m http.server --bind 127.0.0.1 {port}
+StandardError=null
 [Install]
 WantedBy=multi-user.target
 """
@@ -70,7 +71,8 @@ def test_the_port_is_taken_at_boot(served: Served) -> None:
         container.boot(settled=False)
         up = ("systemctl", "is-active", "multi-user.target")
         container.wait(lambda: container.run(*up, check=False).returncode == 0, 60, "the machine to be up")
-        served.until("word of it", lambda: served.note.get("reason") == "not_running")
+        served.until("word of it", lambda: "is taken by" in served.note.get("words", ""))
+        assert served.note["reason"] == "not_running"
         served.until("a start anew", lambda: container.unit(ENGINE_UNIT)["NRestarts"] not in {"", "0"})
         assert not served.resident
         assert served.guard["ActiveState"] == "activating"
