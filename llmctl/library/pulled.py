@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,11 @@ from llmctl.library import arrived, created, disk, weights
 if TYPE_CHECKING:
     from llmctl.core.manifest import Manifest
     from llmctl.core.model import ModelRef
+    from llmctl.core.pin import Layer
     from llmctl.library.obtain import Obtain
+
+TRIES = 4
+PAUSE_SECONDS = 0.5
 
 
 def get(run: Obtain, ref: ModelRef) -> tuple[Pin, str, str]:
@@ -95,18 +100,28 @@ def pull(run: Obtain, ref: ModelRef, manifest: Manifest) -> None:
     total = sum(layer.size_bytes for layer in missing)
     disk.require_room(run.store, total - disk.partial_bytes(run.store, missing), str(ref))
     run.ask(str(ref), total, ref.host)
+    for again in reversed(range(TRIES)):
+        try:
+            follow(run, ref, missing, insecure=plain(ref))
+            return
+        except EngineError as error:
+            # Ollama shares one download among its clients: this one joined that of a client that had just left.
+            if not again or "context canceled" not in error.message:
+                raise translated(error, ref, run.store) from None
+        time.sleep(PAUSE_SECONDS)
+
+
+def follow(run: Obtain, ref: ModelRef, missing: list[Layer], *, insecure: bool) -> None:
+    """One pull by the engine, told as it goes."""
     arrived: dict[str, int] = {}
-    wanted = {layer.digest for layer in missing}
-    try:
-        for event in run.client.pull(str(ref), insecure=plain(ref)):
-            if event.digest in wanted:
-                arrived[event.digest] = event.completed_bytes or 0
-            elif arrived and event.digest is None:
-                # Verifying, writing: the last line about a blob may come before its last byte.
-                arrived = {layer.digest: layer.size_bytes for layer in missing}
-            run.tell("running", event.status, sum(arrived.values()), total)
-    except EngineError as error:
-        raise translated(error, ref, run.store) from None
+    wanted, total = {layer.digest for layer in missing}, sum(layer.size_bytes for layer in missing)
+    for event in run.client.pull(str(ref), insecure=insecure):
+        if event.digest in wanted:
+            arrived[event.digest] = event.completed_bytes or 0
+        elif arrived and event.digest is None:
+            # Verifying, writing: the last line about a blob may come before its last byte.
+            arrived = {layer.digest: layer.size_bytes for layer in missing}
+        run.tell("running", event.status, sum(arrived.values()), total)
 
 
 def translated(error: EngineError, ref: ModelRef, store: Path | None) -> LlmctlError:

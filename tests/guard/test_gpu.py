@@ -103,4 +103,5 @@ def test_a_server_that_llmctl_did_not_start_is_loaded_but_never_signalled(
     assert told["action"] is None
     assert "did not start" in told["remedy"]
     assert server.process.poll() is not None
-    assert [event["action"] for event in guard.events[seen:] if event["action"]] == []
+    # A probe that was on its way is no signal.
+    assert {event["action"] for event in guard.events[seen:]} <= {None, "probe"}
