@@ -294,7 +294,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
-    options.add_argument("--folder", help="where the blobs go, some 8 GB; default: the folder for temporary files")
+    options.add_argument("--folder", help="where the blobs go, some 16 GB; default: the folder for temporary files")
     options.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     chosen = options.parse_args()
     lines = [machine_line(chosen.rounds), "", "| what | measured | ratio | limit |", "| --- | ---: | ---: | --- |"]
