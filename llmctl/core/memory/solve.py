@@ -15,8 +15,6 @@ CACHES = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 SLOTS = (1, 2, 4, 8)
 SMALLEST = 256
 WAYS = 3
-# No search emulates more graphs; trying one split of several GPUs takes up to a dozen.
-MOST_GRAPHS, GRAPHS_OF_A_TRY = 50, 12
 # A context below this is no way out: nothing can be asked of such a model.
 USEFUL_CONTEXT = 2048
 
@@ -49,9 +47,8 @@ def largest_context(model: Model, asked: Asked, at_most: int | None = None) -> i
     """
     top = model.shape.context_train or CONTEXTS[-1]
     top = min(top, at_most) if at_most else top
-    until = model.evaluations + MOST_GRAPHS
     for contexts in reversed(list(_stretches(model, asked, top))):
-        found = _largest_among(model, asked, contexts, until)
+        found = _largest_among(model, asked, contexts)
         if found is None or found:
             return found
     return 0
@@ -72,14 +69,14 @@ def _stretches(model: Model, asked: Asked, top: int) -> Iterator[list[int]]:
     yield run
 
 
-def _largest_among(model: Model, asked: Asked, contexts: Sequence[int], until: int) -> int | None:
+def _largest_among(model: Model, asked: Asked, contexts: Sequence[int]) -> int | None:
     """0 where not even the first fits."""
     if too_large(model, replace(asked, context=contexts[0])):
         return 0
     best = _largest_by_default(model, asked, contexts)
     if best is None or len(asked.cards) < 2:
         return best and contexts[best - 1]
-    best = _largest_by_any_split(model, asked, contexts, best, until)
+    best = _largest_by_any_split(model, asked, contexts, best)
     return best and contexts[best - 1]
 
 
@@ -111,11 +108,10 @@ def _largest_by_default(model: Model, asked: Asked, contexts: Sequence[int]) -> 
     return low + 1
 
 
-def _largest_by_any_split(model: Model, asked: Asked, contexts: Sequence[int], known: int, until: int) -> int:
+def _largest_by_any_split(model: Model, asked: Asked, contexts: Sequence[int], known: int) -> int:
     """The same, with the other splits that llama.cpp tries where the default one does not hold all.
 
-    What is free on all GPUs together is where the search starts: no split holds much more than that. Where the
-    graphs run out (3 of 176 published cases) the last step is left out, and the answer is one that fits, not the last.
+    What is free on all GPUs together is where the search starts: no split holds much more than that.
     """
 
     def left(count: int) -> int:
@@ -129,7 +125,7 @@ def _largest_by_any_split(model: Model, asked: Asked, contexts: Sequence[int], k
     if low and (first := left(low)) > 0 and (slope := first - left(low + 1)) > 0:
         guess = low + first // slope
     step, below, above = 2, known, len(contexts) + 1
-    while low + 1 < high and not (low and model.evaluations + GRAPHS_OF_A_TRY > until):
+    while low + 1 < high:
         if low > below and high < above:
             guess = (low + high) // 2
         guess = min(max(guess, low + 1), high - 1)
