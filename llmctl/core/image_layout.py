@@ -8,13 +8,13 @@ v2s2 media type", 1.9.3) and carries anything inside an OCI one. Its `subject` i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from llmctl.core.digest import digest_of
 from llmctl.core.manifest import MEDIA_TYPE, Manifest, parse_manifest
 from llmctl.core.pin import Layer, Pin
 from llmctl.errors import Refused
@@ -29,7 +29,7 @@ PIN_TYPE = "application/vnd.llmctl.pin.v1+json"
 # Not docker's own type: a client would send the blob as a manifest, and the registry would then miss the blob.
 MANIFEST_LAYER_TYPE = "application/vnd.llmctl.manifest.v1+json"
 LICENCE_TYPE = "application/vnd.ollama.image.license"
-EMPTY = Layer("application/vnd.oci.empty.v1+json", f"sha256:{hashlib.sha256(b'{}').hexdigest()}", 2)
+EMPTY = Layer("application/vnd.oci.empty.v1+json", digest_of(b"{}"), 2)
 EMPTY_CONTENT = b"{}"
 REF_ANNOTATION = "org.opencontainers.image.ref.name"
 NAME_ANNOTATION = "llmctl.name"
@@ -81,10 +81,6 @@ class Packed:
     @property
     def licensed(self) -> bool:
         return any(layer.media_type == LICENCE_TYPE for layer in self.manifest.layers)
-
-
-def digest_of(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def blob_name(digest: str) -> str:

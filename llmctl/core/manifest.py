@@ -5,12 +5,12 @@ Format: docker manifest v2 (ollama v0.34.0 manifest/manifest.go:16).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from llmctl.core.digest import digest_of
 from llmctl.core.pin import WEIGHTS_MEDIA_TYPE, Layer
 
 MAXIMUM_LAYERS = 4096
@@ -51,8 +51,7 @@ def parse_manifest(content: bytes) -> Manifest:
     if len(entries) > MAXIMUM_LAYERS:
         raise ValueError(f"it has {len(entries)} layers")
     layers = tuple(_layer(entry) for entry in entries)
-    digest = hashlib.sha256(content).hexdigest()
-    return Manifest(f"sha256:{digest}", _layer(document.get("config")), layers)
+    return Manifest(digest_of(content), _layer(document.get("config")), layers)
 
 
 def _layer(entry: Any) -> Layer:

@@ -114,6 +114,14 @@ def _refuse_lookalikes(text: str) -> None:
         raise UsageError(f"not a model name: {text!r} is a path; {_ALLOWED}", _HINT)
 
 
+def moved(asked: str, digest: str, pinned: str) -> str:
+    """What to know of a plain name that no longer stands for the pin of the model `pinned`. `digest` is what it has."""
+    return (
+        f"a client that asks the server for {asked} gets {digest.removeprefix('sha256:')[:12]}, which is not what is "
+        f"pinned; put the pinned one back: llmctl pull {pinned}"
+    )
+
+
 def looks_like_path(text: str) -> bool:
     """Whether a person who typed this means a file: it starts as a path, or ends in .gguf without a tag."""
     if text.startswith(("/", "./", "../", "~")) or text in {".", ".."}:

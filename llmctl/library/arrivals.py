@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmctl.core.arrival import Arrival, arrival, pin_from, require_one_each
+from llmctl.core.digest import digest_of
 from llmctl.core.image_layout import (
     EMPTY,
     INDEX_NAME,
@@ -87,7 +87,7 @@ def document(archive: Archive, wanted: Descriptor | Layer, named_by: str) -> byt
     content = archive.document(blob_name(wanted.digest))
     if content is None:
         raise BadArchive(f"{named_by} names {wanted.digest}, which the archive does not have")
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    digest = digest_of(content)
     if digest != wanted.digest or len(content) != wanted.size_bytes:
         raise BadArchive(f"{wanted.digest} of the archive hashes to {digest} ({len(content):,} bytes)")
     return content

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from llmctl.core.model import ModelRef
     from llmctl.library.blobs import BadBlob
     from llmctl.library.obtain import Obtain
-    from llmctl.system.store import Store
 
 
 def require_whole(run: Obtain, ref: ModelRef, manifest: Manifest, downloaded: frozenset[str]) -> None:
@@ -26,6 +25,7 @@ def require_whole(run: Obtain, ref: ModelRef, manifest: Manifest, downloaded: fr
     Skipped where the store is another machine's or user's; `verify` says so where somebody can look.
     """
     from llmctl.library import blobs
+    from llmctl.system.files import length
     from llmctl.system.store import Store
     from llmctl.system.verified import Verified
 
@@ -42,19 +42,12 @@ def require_whole(run: Obtain, ref: ModelRef, manifest: Manifest, downloaded: fr
         if bad := [blob for blob in checked.bad if blob.problem != "unreadable"]:
             raise _damaged(ref, bad)
     for layer in manifest.blobs:
-        if (found_bytes := _length(store, layer.digest)) not in {None, layer.size_bytes}:
+        if (found_bytes := length(store.blob(layer.digest))) not in {None, layer.size_bytes}:
             raise DownloadFailed(
                 f"{ref.host} sent a manifest for {ref} that says {layer.size_bytes:,} bytes of {layer.digest}, "
                 f"which has {found_bytes:,}",
                 code="registry_answer",
             )
-
-
-def _length(store: Store, digest: str) -> int | None:
-    try:
-        return store.blob(digest).stat().st_size
-    except OSError:
-        return None
 
 
 def _damaged(ref: ModelRef, bad: list[BadBlob]) -> DownloadFailed:

@@ -13,6 +13,7 @@ from llmctl.core.manifest import parse_manifest
 from llmctl.core.model import ModelRef
 from llmctl.core.tar import END, archive_bytes, header, padding
 from llmctl.errors import NotFound, Refused
+from llmctl.system.files import length
 
 if TYPE_CHECKING:
     from llmctl.core.manifest import Manifest
@@ -117,8 +118,7 @@ def manifest_of(pin: Pin, store: Store) -> tuple[Manifest, bytes]:
 
 def require_whole(blob: Layer, models: Iterable[Packed], store: Store) -> None:
     """Refused for a blob that is missing or has another length: nothing is written then."""
-    path = store.blob(blob.digest)
-    found = path.stat().st_size if path.is_file() else None
+    found = length(store.blob(blob.digest))
     if found != blob.size_bytes:
         what = "is missing" if found is None else f"has {found:,} bytes, it should have {blob.size_bytes:,}"
         raise bad(blob, what, models)

@@ -21,6 +21,7 @@ from llmctl.core.model import ModelRef, alias_for
 from llmctl.core.pin import Pin
 from llmctl.errors import LlmctlError, Refused
 from llmctl.library import arrivals, weights
+from llmctl.system.files import length
 
 if TYPE_CHECKING:
     from llmctl.core.pin import Lock
@@ -279,10 +280,3 @@ def shown(coming: Coming, plain: PlainName | None) -> ImportedModel:
         change=coming.change,
         plain=plain,
     )
-
-
-def length(path: Path) -> int | None:
-    try:
-        return path.stat().st_size if path.is_file() else None
-    except OSError:
-        return None

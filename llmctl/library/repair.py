@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from llmctl.core.digest import digest_of
 from llmctl.core.manifest import MEDIA_TYPE
 from llmctl.core.pin import Layer
 from llmctl.core.progress import Step
@@ -182,9 +182,9 @@ class Mending:
     def _manifest_of(self, pin: Pin) -> tuple[bytes, str, int]:
         """The pinned bytes, from where they are nearest, and how many came over the network."""
         for name, content in self._kept_manifests():
-            if _digest(content) == pin.manifest_digest:
+            if digest_of(content) == pin.manifest_digest:
                 return content, f"{name} in the store", 0
-        if _digest(written := as_registries_write(pin)) == pin.manifest_digest:
+        if digest_of(written := as_registries_write(pin)) == pin.manifest_digest:
             return written, "the lock, which has every part of it", 0
         ref = sources.origin(pin)
         content = registry.pinned_manifest(ref, pin.manifest_digest, self.maker.environ)
@@ -270,10 +270,6 @@ def as_registries_write(pin: Pin) -> bytes:
         "layers": [entry(layer) for layer in pin.layers],
     }
     return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _digests(standing: Standing) -> set[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from llmctl.core.digest import digest_of
 from llmctl.core.manifest import Manifest, parse_manifest
 from llmctl.core.model import ModelRef
 from llmctl.core.pin import WEIGHTS_MEDIA_TYPE
@@ -95,7 +95,7 @@ class Standing:
 
     @property
     def digest(self) -> str | None:
-        return None if self.content is None else f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+        return None if self.content is None else digest_of(self.content)
 
     @property
     def made_here(self) -> bool:

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmctl import __version__
 from llmctl.core.pin import Layer
 from llmctl.errors import DownloadFailed, LlmctlError, NotFound
 from llmctl.system import registry
 from llmctl.system.disk import disk_errors
-from llmctl.system.download import CONNECT_SECONDS, MAX_REDIRECTS, STALL_SECONDS, encrypted, http_errors, trusted
+from llmctl.system.download import (
+    CONNECT_SECONDS,
+    STALL_SECONDS,
+    http_errors,
+    new_client,
+)
 from llmctl.system.reach import require_reachable
 
 if TYPE_CHECKING:
@@ -143,21 +147,11 @@ class _Download:
     """The attempts to get the rest of one blob."""
 
     def __init__(self, ref: ModelRef, url: str, layer: Layer, partial: _Partial) -> None:
-        import httpx
 
         self.ref, self.url, self.layer, self.partial = ref, url, layer, partial
         self.fetched_bytes = 0
         self.headers: dict[str, str] = {}
-        self.client = httpx.Client(
-            follow_redirects=True,
-            max_redirects=MAX_REDIRECTS,
-            timeout=httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS),
-            # No proxy leads to this machine.
-            trust_env=not ref.loopback,
-            verify=trusted(),
-            headers={"User-Agent": f"llmctl/{__version__}", "Accept-Encoding": "identity"},
-            event_hooks={"request": [encrypted(url)]},
-        )
+        self.client = new_client(url, STALL_SECONDS, loopback=ref.loopback)
 
     def complete(self) -> None:
         """Fill the partial file up to the blob's length."""

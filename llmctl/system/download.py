@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,9 @@ STALL_SECONDS = 30.0
 MAX_REDIRECTS = 5
 TRUST_HINT = "export SSL_CERT_FILE=/path/to/ca.pem, for llmctl and for the server"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+# Ranges and lengths are of the file itself.
+AS_IT_IS = {"Accept-Encoding": "identity"}
 
 Value = TypeVar("Value")
 # Called with the bytes received so far, and all of them where the server says so.
@@ -100,20 +103,28 @@ def fetch(
 @contextmanager
 def opened(url: str, stall_seconds: float) -> Iterator[httpx.Response]:
     """The answer to a GET with status 200 that is no web page; its body is still to be read."""
-    import httpx
-
-    client = httpx.Client(
-        follow_redirects=True,
-        max_redirects=MAX_REDIRECTS,
-        timeout=httpx.Timeout(stall_seconds, connect=CONNECT_SECONDS),
-        trust_env=host_of(url) not in LOOPBACK,
-        verify=trusted(),
-        headers={"User-Agent": f"llmctl/{__version__}", "Accept-Encoding": "identity"},
-        event_hooks={"request": [encrypted(url)]},
-    )
+    client = new_client(url, stall_seconds, loopback=host_of(url) in LOOPBACK)
     with http_errors(url), client, client.stream("GET", url) as response:
         check(url, response)
         yield response
+
+
+def new_client(
+    url: str, silence_seconds: float, *, loopback: bool, headers: Mapping[str, str] = AS_IT_IS
+) -> httpx.Client:
+    """A client for `url` and where it redirects to, a few times and never out of TLS."""
+    import httpx
+
+    return httpx.Client(
+        follow_redirects=True,
+        max_redirects=MAX_REDIRECTS,
+        timeout=httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS),
+        # No proxy leads to this machine. SSL_CERT_FILE counts here too.
+        trust_env=not loopback,
+        verify=trusted(),
+        headers={"User-Agent": f"llmctl/{__version__}", **headers},
+        event_hooks={"request": [encrypted(url)]},
+    )
 
 
 def check(url: str, response: httpx.Response) -> None:

@@ -174,6 +174,23 @@ def make_folder(path: str | os.PathLike[str], mode: int = 0o755) -> None:
         Path(path).mkdir(mode, parents=True, exist_ok=True)
 
 
+def lock_held(path: str | os.PathLike[str]) -> bool | None:
+    """Whether another process holds the lock file `path`; None where this user may not open it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return None
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def exclusive(path: str | os.PathLike[str], waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock file `path`. Where another process has it, call `waiting` once and wait without limit.

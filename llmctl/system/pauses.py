@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import LlmctlError, Refused
-from llmctl.system.files import atomic_write, make_folder, read_bounded, translated
+from llmctl.system.files import atomic_write, lock_held, make_folder, read_bounded, translated
 
 HOLD = "hold.json"
 LEASE = "lease.json"
@@ -129,19 +129,8 @@ def lease(runtime: Path, command: str) -> Iterator[Lease]:
 def _locked(path: Path, pid: int) -> bool:
     """Whether the lock is held. Of another user's lease, whose lock only they may open, the process `pid` tells:
     whoever could open the file could hold the lock too, and keep everybody else from the GPU."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError:
-        return Path(f"/proc/{pid}").exists()
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    known = lock_held(path)
+    return Path(f"/proc/{pid}").exists() if known is None else known
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from llmctl import __version__
+from llmctl.core.digest import digest_of
 from llmctl.core.manifest import MEDIA_TYPE, Manifest, parse_manifest
 from llmctl.core.model import DEFAULT_HOST
 from llmctl.errors import DownloadFailed, LlmctlError, NotFound, Refused
-from llmctl.system.download import CONNECT_SECONDS, MAX_REDIRECTS, encrypted, http_errors, trusted, within
+from llmctl.system.download import CONNECT_SECONDS, http_errors, new_client, within
 from llmctl.system.reach import require_reachable
 
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ def pinned_manifest(ref: ModelRef, digest: str, environ: Mapping[str, str] = os.
 
     Refused where the tag has moved and the registry keeps no manifest by digest; else raises as `manifest` does.
     """
-    import hashlib
-
     for reference in (digest, ref.tag):
         try:
             content, _ = _get(ref, f"{base_url(ref)}/manifests/{reference}", MEDIA_TYPE, environ)
@@ -76,22 +74,20 @@ def pinned_manifest(ref: ModelRef, digest: str, environ: Mapping[str, str] = os.
             if reference == ref.tag or isinstance(error, RegistryUnreachable):
                 raise
             continue
-        if f"sha256:{hashlib.sha256(content).hexdigest()}" == digest:
+        if digest_of(content) == digest:
             return content
     raise Refused(f"{ref.host} has moved {ref} and no longer has {digest}", f"llmctl pull {ref} --update", code="drift")
 
 
 def small_blob(ref: ModelRef, layer: Layer, environ: Mapping[str, str] = os.environ) -> bytes | None:
     """The bytes of a small blob such as the config. None where they cannot be had or are not those bytes."""
-    import hashlib
-
     if layer.size_bytes > MAXIMUM_BYTES:
         return None
     try:
         content, _ = _get(ref, f"{base_url(ref)}/blobs/{layer.digest}", "*/*", environ)
     except LlmctlError:
         return None
-    return content if f"sha256:{hashlib.sha256(content).hexdigest()}" == layer.digest else None
+    return content if digest_of(content) == layer.digest else None
 
 
 def base_url(ref: ModelRef) -> str:
@@ -131,18 +127,8 @@ def _get(ref: ModelRef, url: str, accept: str, environ: Mapping[str, str]) -> tu
 
 
 def _ask(ref: ModelRef, url: str, accept: str) -> tuple[bytes, str | None]:
-    import httpx
 
-    client = httpx.Client(
-        follow_redirects=True,
-        max_redirects=MAX_REDIRECTS,
-        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-        # No proxy leads to this machine. SSL_CERT_FILE counts here too.
-        trust_env=not ref.loopback,
-        verify=trusted(),
-        headers={"User-Agent": f"llmctl/{__version__}", "Accept": accept},
-        event_hooks={"request": [encrypted(url)]},
-    )
+    client = new_client(url, ANSWER_SECONDS, loopback=ref.loopback, headers={"Accept": accept})
     with http_errors(url), client:
         response, content = _read(client, url, {})
         if response.status_code == 401 and (token := token_for(client, response)):

@@ -10,11 +10,10 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from llmctl import __version__
 from llmctl.core.memory import gguf
 from llmctl.errors import DownloadFailed
 from llmctl.system import registry
-from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, MAX_REDIRECTS, encrypted, http_errors, trusted
+from llmctl.system.download import CONNECT_SECONDS, LOOPBACK, http_errors, new_client
 from llmctl.system.reach import require_reachable
 
 if TYPE_CHECKING:
@@ -29,19 +28,10 @@ ANSWER_SECONDS = 15.0
 
 def header(ref: ModelRef, layer: Layer, environ: Mapping[str, str] = os.environ) -> gguf.Gguf:
     """Read a blob's GGUF header. Raises what `registry.manifest` raises, and GgufError for what is no header."""
-    import httpx
 
     url = f"{registry.base_url(ref)}/blobs/{layer.digest}"
     require_reachable(url, environ, CONNECT_SECONDS)
-    client = httpx.Client(
-        follow_redirects=True,
-        max_redirects=MAX_REDIRECTS,
-        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-        trust_env=not ref.loopback,
-        verify=trusted(),
-        headers={"User-Agent": f"llmctl/{__version__}", "Accept-Encoding": "identity"},
-        event_hooks={"request": [encrypted(url)]},
-    )
+    client = new_client(url, ANSWER_SECONDS, loopback=ref.loopback)
     with http_errors(url), client:
         blob = _Blob(client, ref, url, layer.size_bytes)
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmctl.core.model import ModelRef, name_of_alias
+from llmctl.core.model import ModelRef, moved, name_of_alias
 from llmctl.errors import LlmctlError, ServerNotRunning
 from llmctl.library import inventory, usage
 from llmctl.workflows import store as stores
@@ -126,10 +126,7 @@ def findings(entry: LibraryEntry) -> list[str]:
     if entry.damaged:
         return [f"{entry.name} cannot be served: {entry.damaged}; {mend(entry)}"]
     if entry.plain == "moved" and entry.plain_digest:
-        return [
-            f"a client that asks the server for {entry.name} gets {entry.plain_digest[:12]}, which is not what is "
-            f"pinned; put the pinned one back: llmctl pull {entry.name}"
-        ]
+        return [moved(entry.name, entry.plain_digest, entry.name)]
     if entry.source == "starter" and (served := name_of_alias(entry.alias or "")) not in {None, entry.name}:
         return [f"{served}, the small starter, stands in for {entry.name}: llmctl pull {entry.name} --update"]
     if entry.upstream and entry.upstream.state == "newer" and entry.upstream.digest:

@@ -19,7 +19,7 @@ from llmctl.client.runner import processing as is_processing
 from llmctl.core.guard.facts import Errand, Health, Loaded, Look, Owner, Pause, Runner, ServerAnswer, ours
 from llmctl.core.placement import Witnesses
 from llmctl.errors import LlmctlError, PortInUse, ServerNotRunning, ServerUnreachable
-from llmctl.system import clocks, gpu_health, pauses, process, vitals
+from llmctl.system import clocks, files, gpu_health, pauses, process, vitals
 from llmctl.workflows.keep_alive import KeepAlives
 from llmctl.workflows.naming import Names
 from llmctl.workflows.watched import Watched
@@ -124,7 +124,9 @@ class Lookout:
             until = "" if hold.until_seconds is None else f", until {clock_time(hold.until_seconds)}"
             return Pause("held", f"held by {hold.by}{until}")
         mine = errand is not None and errand.action in {"restart_engine", "reset_uvm"}
-        return Pause("held", "another llmctl is at work here") if not mine and at_work(state / "up.lock") else None
+        return (
+            Pause("held", "another llmctl is at work here") if not mine and files.lock_held(state / "up.lock") else None
+        )
 
     # The server
 
@@ -296,24 +298,6 @@ class Lookout:
         began = time.process_time()
         self._gpu = gpu_health.look(runners)
         self._gpu_due = now + (time.process_time() - began) / GPU_SHARE
-
-
-def at_work(lock: Path) -> bool:
-    """Whether another process has the lock of `up` and `down`."""
-    import fcntl
-    import os
-
-    try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def port_of(pid: int) -> int | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmctl.core.model import ModelRef
+from llmctl.core.digest import digest_of
+from llmctl.core.model import ModelRef, moved
 from llmctl.core.prediction import findings
 from llmctl.errors import LlmctlError, ServerNotRunning
 from llmctl.residency import Host, Residency, Wanted
@@ -197,13 +197,9 @@ def moved_name(model: ActiveModel, store: str | None) -> tuple[str, ...]:
         content = Store(Path(store)).manifest(ModelRef.parse(model.served))
     except LlmctlError:
         return ()
-    found = hashlib.sha256(content or b"").hexdigest()
-    if content is None or f"sha256:{found}" == model.manifest_digest:
+    if content is None or (found := digest_of(content)) == model.manifest_digest:
         return ()
-    return (
-        f"a client that asks the server for {model.served} gets {found[:12]}, which is not what is pinned; "
-        f"put the pinned one back: llmctl pull {model.name}",
-    )
+    return (moved(model.served, found, model.name),)
 
 
 def digests_of(model: ActiveModel) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from llmctl.core.progress import Step
 from llmctl.library import Library
 from llmctl.library.obtain import Pinned
 from llmctl.system.paths import Paths, from_environment
+from llmctl.system.store import Store
 from tests.conftest import StartOllama
 from tests.parts import starter
 from tests.parts.ollama import OllamaServer
@@ -101,3 +102,13 @@ def published(registry: Registry, starter_gguf: Path) -> Registry:
     """The registry with the real starter weights as `m:q4_K_M`, with a template."""
     registry.add("m:q4_K_M", starter_gguf, STARTER_DIGEST, template="{{ .Prompt }}")
     return registry
+
+
+@pytest.fixture
+def served(pinned: Pinned, ollama_server: Callable[[], OllamaServer], published: Registry) -> tuple[Pinned, Any]:
+    """The starter, pulled out of a registry by llmctl into the store of a real server: `pinned` is each file's own."""
+    server = ollama_server()
+    pinned.url, pinned.store = server.url, Store(server.models)
+    done = pinned("pull", published.name("m:q4_K_M"), "--yes", given=False)
+    assert done.code == 0, done.err
+    return pinned, server

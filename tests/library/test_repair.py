@@ -445,16 +445,6 @@ def test_two_repairs_at_once_fetch_it_once(offered: Offered) -> None:
 real = pytest.mark.real("ollama", "model")
 
 
-@pytest.fixture
-def served(pinned: Pinned, ollama_server: Callable[[], OllamaServer], published: Registry) -> tuple[Pinned, Any]:
-    """The starter, pulled out of a registry by llmctl into the store of a real server."""
-    server = ollama_server()
-    pinned.url, pinned.store = server.url, Store(server.models)
-    done = pinned("pull", published.name("m:q4_K_M"), "--yes", given=False)
-    assert done.code == 0, done.err
-    return pinned, server
-
-
 def starter_damage(pinned: Pinned, how: str) -> None:
     path = pinned.path(STARTER_DIGEST)
     if how == "flip":

@@ -28,7 +28,7 @@ from llmctl.workflows import pins as workflow
 from tests.library.conftest import STARTER_DIGEST
 from tests.library.pinned import Pinned, tree
 from tests.parts.ollama import OllamaServer
-from tests.registry_server import Registry, digest_of
+from tests.registry_server import digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = random.Random(5).randbytes(3 << 20)
@@ -412,16 +412,6 @@ def test_a_full_state_folder_costs_the_notes_and_not_the_answer(pinned: Pinned) 
 
 
 real = pytest.mark.real("ollama", "model")
-
-
-@pytest.fixture
-def served(pinned: Pinned, ollama_server: Callable[[], OllamaServer], published: Registry) -> tuple[Pinned, Any]:
-    """The starter, pulled out of a registry by llmctl into the store of a real server."""
-    server = ollama_server()
-    pinned.url, pinned.store = server.url, Store(server.models)
-    done = pinned("pull", published.name("m:q4_K_M"), "--yes", given=False)
-    assert done.code == 0, done.err
-    return pinned, server
 
 
 def answer(server: OllamaServer, model: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tests.lifecycle.conftest import PROFILE, Done
 from tests.parts import machine
 from tests.parts.systemd import Container
 from tests.service.conftest import ENGINE, STARTER_GGUF
@@ -16,29 +15,6 @@ from tests.service.conftest import ENGINE, STARTER_GGUF
 ENGINE_UNIT = "llmctl-engine.service"
 GUARD_UNIT = "llmctl-guard.service"
 TARGET = "llmctl.target"
-PROFILE = """\
-schema: 1
-server: {{host: 127.0.0.1, port: {port}, context: {context}}}
-models:
-  - name: starter
-    source: {source}
-gpu: {{require: {require}}}
-"""
-
-
-@dataclass(frozen=True)
-class Said:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def error(self) -> Any:
-        return json.loads(self.err.splitlines()[-1])["error"]
 
 
 @dataclass
@@ -55,14 +31,14 @@ class Service:
 
     def llmctl(
         self, *arguments: str, user: str | None = None, environ: Mapping[str, str] | None = None, seconds: float = 240
-    ) -> Said:
+    ) -> Done:
         variables = {"LLMCTL_ENGINE": str(ENGINE / "bin" / "ollama"), **(environ or {})}
         done = self.container.run(
             "llmctl", *arguments, user=user, environ=variables, check=False, timeout_seconds=seconds
         )
-        return Said(done.returncode, done.stdout, done.stderr)
+        return Done(done.returncode, done.stdout, done.stderr)
 
-    def install(self, *more: str, profile: str | None = None, environ: Mapping[str, str] | None = None) -> Said:
+    def install(self, *more: str, profile: str | None = None, environ: Mapping[str, str] | None = None) -> Done:
         return self.llmctl(
             "install-service", "--profile", profile or self.profile(), "--yes", "--json", *more, environ=environ
         )
