@@ -93,7 +93,8 @@ def test_units_of_a_users_own(container: Container) -> None:
     made = service(container)
     container.add_user("ann")
     profile = made.profile("/home/ann/my.yaml")
-    assert made.llmctl("up", profile, "--yes", user="ann").code == 0
+    up = made.llmctl("up", profile, "--yes", user="ann")
+    assert up.code == 0, f"{up.err}{made.llmctl('logs', '-n', '200', user='ann').out}"
     dry = made.llmctl("install-service", "--user", "--profile", profile, "--dry-run", user="ann")
     assert ENGINE_UNIT in dry.out
     assert container.unit(TARGET, user="ann")["LoadState"] == "not-found"

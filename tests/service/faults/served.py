@@ -186,7 +186,7 @@ class Served:
 
     def show(self, lines: int = 150) -> None:
         """For the output of a test that fails."""
-        chosen = ["-t", "llmctl-guard", "-u", ENGINE_UNIT, "-u", GUARD_UNIT, f"--lines={lines}", "--grep=^(?!.GIN)"]
+        chosen = ["-u", ENGINE_UNIT, "-u", GUARD_UNIT, f"--lines={lines}", "--grep=^(?!.GIN)"]
         shown = self.container.run("journalctl", "--no-pager", "--output=short-precise", *chosen, check=False)
         print(f"--- journal\n{shown.stdout}--- note\n{self.note}\n--- status\n{self.llmctl('status').out}")
 
