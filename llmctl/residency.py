@@ -35,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Host:
-    """The server that has it. `pid` None where it cannot be seen."""
+    """The server that has it. `pid` None where it cannot be seen: then no runner is known to be its own."""
 
     owned: bool
     pid: int | None

@@ -214,9 +214,9 @@ class Server:
             store = environ.get("OLLAMA_MODELS")
             owner: Owner = "systemd" if systemd.around(owned.pid) else "llmctl"
             return Running(address.url, owner, version, owned.pid, environ.get(serving.SETTINGS), store)
-        listener = process.listener(address.port) if address.local else None
-        pid = listener.pid if listener else None
-        return Running(address.url, "foreign", version, pid, None, store_of(listener) if listener else None)
+        other = process.server_at(address.port) if address.local else None
+        pid = other.pid if other else None
+        return Running(address.url, "foreign", version, pid, None, store_of(other) if other else None)
 
     def start(self, executable: Path, profile: Profile, address: Address) -> Running:
         """Start `ollama serve` detached and wait until it answers. Raises PortInUse or EngineError."""

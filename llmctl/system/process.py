@@ -123,13 +123,16 @@ def marked(owner: str) -> list[Process]:
 
 
 def runner_of(weights_digest: str, server_pid: int | None) -> Process | None:
-    """The llama-server that serves a blob, whoever owns it; of one server, where its pid is known.
+    """The llama-server by which a server serves a blob. None where the server is not known: another one may serve the
+    same.
 
     The blob's name is in its argv: ollama v0.34.0 llm/llama_server.go starts it with `--model <blob>`.
     """
+    if server_pid is None:
+        return None
     blob = "sha256-" + weights_digest.removeprefix("sha256:")
     for process in having("cmdline", blob):
-        if process.program != "llama-server" or server_pid not in {None, process.parent_pid}:
+        if process.program != "llama-server" or server_pid != process.parent_pid:
             continue
         if (process.argument("--model") or "").endswith(blob):
             return process
@@ -177,11 +180,30 @@ def wait_until_ended(pid: int, limit_seconds: float) -> bool:
 
 def listener(port: int) -> Process | None:
     """The process that listens on a TCP port of this machine, where the kernel lets us see it."""
-    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+    sockets = {f"socket:[{inode}]" for inode, _ in _listening(port)}
     for name in os.listdir(PROC) if sockets else ():  # noqa: PTH208
         if name.isdigit() and any(link in sockets for link in _open_files(name)):
             return read(int(name))
     return None
+
+
+def server_at(port: int) -> Process | None:
+    """The Ollama that answers at a port of this machine: who listens there, and where that is another user's to see,
+    the only `ollama serve` of the user to whom the socket belongs."""
+    found = listener(port)
+    if found is not None:
+        return found
+    users = {user for _, user in _listening(port)}
+    servers = [one for one in having("cmdline", "serve") if one.program == "ollama" and one.argv[1:2] == ("serve",)]
+    theirs = [one for one in servers if _user(one.pid) in users and not any(_open_files(str(one.pid)))]
+    return theirs[0] if len(theirs) == 1 else None
+
+
+def _user(pid: int) -> int | None:
+    try:
+        return (PROC / str(pid)).stat().st_uid
+    except OSError:
+        return None
 
 
 def _open_files(pid: str) -> Iterator[str]:
@@ -197,8 +219,8 @@ def _open_files(pid: str) -> Iterator[str]:
             yield os.readlink(f"{folder}/{each}")  # noqa: PTH115
 
 
-def _listening(port: int) -> Iterator[str]:
-    """The inodes of the sockets that listen on a port: proc(5), /proc/net/tcp."""
+def _listening(port: int) -> Iterator[tuple[str, int]]:
+    """The sockets that listen on a port, each with its inode and its user: proc(5), /proc/net/tcp."""
     for table in ("tcp", "tcp6"):
         try:
             lines = (PROC / "net" / table).read_text().splitlines()[1:]
@@ -207,7 +229,7 @@ def _listening(port: int) -> Iterator[str]:
         for line in lines:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
+                yield fields[9], int(fields[7])
 
 
 def port_taken(host: str, port: int) -> bool:

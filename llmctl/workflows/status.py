@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmctl.core.address import parse_host
 from llmctl.core.digest import digest_of
 from llmctl.core.model import ModelRef, moved
 from llmctl.core.prediction import findings
@@ -105,7 +106,8 @@ def status(server: Server, client: Client | None, state: ServerState | None) -> 
     if state is None:
         return unrecorded(client, version, loaded, server.owned())
     owned = server.owned() if state.owner != "foreign" else None
-    host = Host(owned is not None, owned.pid if owned else None)
+    found = owned or foreign(state.base_url)
+    host = Host(owned is not None, found.pid if found else None)
     models = tuple(model_status(model, loaded, host, state.require, state.store) for model in state.models)
     known = {digest for model in state.models for digest in digests_of(model)}
     pid = owned.pid if owned else None
@@ -125,6 +127,12 @@ def status(server: Server, client: Client | None, state: ServerState | None) -> 
         others=tuple(model.name for model in loaded if model.digest not in known),
         note=leased,
     )
+
+
+def foreign(base_url: str) -> process.Process | None:
+    """The process of a server that llmctl did not start, where this machine shows it."""
+    address = parse_host(base_url, "the server's address")
+    return process.server_at(address.port) if address.local else None
 
 
 def owner_of(owned: process.Process | None) -> str:

@@ -75,7 +75,7 @@ def clear(client: Client, state: ServerState, server: Server, mine: Sequence[Loa
 def runners_of(server: Server, state: ServerState) -> list[int]:
     """The processes that have the models: those of the server of `state`, as far as they can be seen."""
     owned = server.owned() if state.owner != "foreign" else None
-    here = owned or process.listener(int(state.base_url.rpartition(":")[2]))
+    here = owned or process.server_at(int(state.base_url.rpartition(":")[2]))
     # Another server may run the same weights; without this one's pid nobody can tell its runner from theirs.
     pinned = [process.runner_of(model.weights_digest, here.pid) for model in state.models] if here else []
     marked = [one for one in server.processes() if "serve" not in one.argv[1:]] if owned else []

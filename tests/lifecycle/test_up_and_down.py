@@ -10,6 +10,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import StartOllama
@@ -116,6 +117,24 @@ def test_a_running_server_is_attached_never_stopped(
     unloaded = llmctl("down", "--unload", "--json")
     assert unloaded.json["unloaded"] == ["starter"]
     assert server.process.poll() is None
+
+
+def test_the_runner_of_another_server_is_no_witness(
+    llmctl: Llmctl, starter_gguf: Path, ollama_server: StartOllama
+) -> None:
+    """Two servers serve the same weights, from one store; whichever is asked about, its own runner is shown."""
+    first = ollama_server()
+    servers = (first, ollama_server(models=first.models))
+    for server in servers:
+        up = llmctl("up", llmctl.profile(starter_gguf, port=server.port), "--yes", "--json")
+        assert up.code == 0, up.err
+    alias = up.json["models"][0]["alias"]
+    for server in servers:
+        server.post("/api/generate", {"model": alias, "keep_alive": -1})
+        profile = llmctl.profile(starter_gguf, port=server.port)
+        found = [llmctl("up", profile, "--json").json, llmctl("status", "--json").json]
+        runners = [psutil.Process(document["models"][0]["runner_pid"]).ppid() for document in found]
+        assert runners == [server.process.pid] * 2
 
 
 def test_a_port_held_by_another_program_is_named(llmctl: Llmctl, ready: str) -> None:
