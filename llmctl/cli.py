@@ -37,6 +37,7 @@ COMMANDS = {
     "prune": "llmctl.commands.prune:prune",
     "yield": "llmctl.commands.yielding:yield_",
     "guard": "llmctl.commands.guard:guard",
+    "doctor": "llmctl.commands.doctor:doctor",
     "logs": "llmctl.commands.logs:logs",
     "install-service": "llmctl.commands.service:install_service",
     "uninstall-service": "llmctl.commands.service:uninstall_service",
@@ -128,6 +129,7 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 def main(argv: list[str], env: Env | None = None) -> int:
     """Run one command line; the exit code. The only place that catches, prints an error or decides a code."""
     env = env or Env()
+    env.words = tuple(argv)
     if argv[:1] == [COMPLETE]:
         return complete(argv[1:], env)
     # What follows `--` belongs to somebody else.
@@ -152,14 +154,14 @@ def main(argv: list[str], env: Env | None = None) -> int:
 
 
 def answered(argv: list[str], env: Env, out: Output) -> int:
-    """Run one command line. A refusal that has a document is an answer: for scripts it is data, on stdout."""
+    """Run one command line. A refusal is an answer: for scripts it is data, on stdout, with what it rests on."""
     try:
         return run(argv, env)
     except Refused as error:
-        if not out.json or error.document is None:
+        if not out.json:
             raise
         said = {"code": error.code, "message": error.message, "hint": error.hint}
-        out.show({"error": said, **plain(error.document)}, lambda _, __: [])
+        out.show({"error": said, **(plain(error.document) or {})}, lambda _, __: [])
         return error.exit_code
 
 

@@ -51,6 +51,8 @@ class Env:
         self.stdin = stdin or sys.stdin or nowhere("r")
         self.stdout = stdout or sys.stdout or nowhere("w")
         self.stderr = stderr or sys.stderr or nowhere("w")
+        # The command line, as it was typed after `llmctl`.
+        self.words: tuple[str, ...] = ()
         self._clients: dict[str, Client] = {}
 
     @cached_property
@@ -118,6 +120,18 @@ class Env:
         from llmctl.system.paths import of_home
 
         return Env({**self.environ, **of_home(name)}, self.stdin, self.stdout, self.stderr)
+
+    def require_root(self, verb: str) -> None:
+        """Refused, with the command that may, for who would change the service of the whole machine and is not root.
+
+        Asked first: a server does for anybody what this user could not even note in its lock afterwards.
+        """
+        import shlex
+
+        from llmctl.workflows.service import require_rights
+
+        mine = self.words[: self.words.index("--")] if "--" in self.words else self.words
+        require_rights(self.server.service, verb, shlex.join(word for word in mine if word != "--json"))
 
     def profile(self, ref: str | None) -> Profile:
         return self.find_profile(ref).profile

@@ -87,7 +87,8 @@ class NotFound(LlmctlError):
 
 
 class Refused(LlmctlError):
-    """`document` is a dataclass with what the answer rests on; under --json it goes to stdout with the error in it."""
+    """Under --json it goes to stdout, as `error`; `document` is a dataclass with what it rests on, whose fields stand
+    beside it."""
 
     code = "refused"
     exit_code = ExitCode.NO

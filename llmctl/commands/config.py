@@ -65,7 +65,7 @@ def init(
     EXIT CODES
       0 written, or there already with this content
       4 no such shipped profile
-      5 another profile is there, and --force is not given
+      5 another profile is there, and --force is not given; or the service is root's
     \b
     EXAMPLE
       llmctl init --dry-run
@@ -74,6 +74,8 @@ def init(
 
     env: Env = ctx.obj
     out = Output(env, json)
+    if not dry_run:
+        env.require_root("init")
     name, reason = (profile, "as asked") if profile else env.chosen_profile()
     done = write_profile(name, reason, env.paths, force=force, dry_run=dry_run)
     if dry_run and not json:

@@ -59,12 +59,14 @@ def install(
       0 installed, or already there
       1 no source could give it, a hash was wrong, or the disk is full
       2 wrong version, or consent needed and nobody to ask
+      5 the service is root's
     \b
     EXAMPLE
       llmctl engine install 0.34.0 --source registry --cpu --yes
     """
     env: Env = ctx.obj
     out = Output(env, json)
+    env.require_root("engine install")
     with out.progress() as progress:
         engine = env.engines.install(
             version, source.value if source else None, cuda, progress, consent=out.consent(yes)
@@ -119,11 +121,13 @@ def use(
     EXIT CODES
       0 chosen
       4 no such engine
+      5 the service is root's
     \b
     EXAMPLE
       llmctl engine use 0.33.0
     """
     env: Env = ctx.obj
+    env.require_root("engine use")
     env.engines.use(name)
     Output(env, json).show(env.engines.overview(), chosen_lines)
     return ExitCode.OK
@@ -220,16 +224,17 @@ def upgrade(
       0 the new engine serves, or did already
       1 it could not be installed
       3 no model is up
-      5 the new engine is not as good, and the old one serves as before; or llmctl does not manage the engine
+      5 the new engine is not as good, and the old one serves as before; or llmctl does not manage the engine,
+        or the service is root's
     \b
     EXAMPLE
       llmctl engine upgrade 0.34.0
     """
     env: Env = ctx.obj
     out = Output(env, json)
+    env.require_root("engine upgrade")
     with out.progress() as progress:
-        work = change(env, out, progress, yes)
-        result = work.upgrade(version, margin, dry_run=dry_run)
+        result = change(env, out, progress, yes).upgrade(version, margin, dry_run=dry_run)
     return show(out, result)
 
 
@@ -249,13 +254,14 @@ def rollback(ctx: typer.Context, dry_run: DryRunFlag = False, json: JsonFlag = F
     EXIT CODES
       0 the engine before serves
       4 there is none
-      5 it could not be proved, and the newer one serves again
+      5 it could not be proved, and the newer one serves again; or the service is root's
     \b
     EXAMPLE
       llmctl engine rollback
     """
     env: Env = ctx.obj
     out = Output(env, json)
+    env.require_root("engine rollback")
     with out.progress() as progress:
         result = change(env, out, progress, yes=False).rollback(dry_run=dry_run)
     return show(out, result)
@@ -263,11 +269,8 @@ def rollback(ctx: typer.Context, dry_run: DryRunFlag = False, json: JsonFlag = F
 
 def change(env: Env, out: Output, progress: Progress, yes: bool) -> Change:
     """For the profile that is up, as it was brought up."""
-    from llmctl.workflows.service import require_rights
     from llmctl.workflows.upgrade import Change
 
-    if env.server.service is not None:
-        require_rights(env.server.service, "engine upgrade")
     state = env.state
     profile = env.profile(state.profile if state else None)
     if state is not None and state.require == "partial":

@@ -54,7 +54,7 @@ def guard(
       0 ended by SIGTERM; with --once: every model is resident and proved; a hold was set or taken back
       2 the profile is invalid, or the duration is none
       3 only with --once: the server is not running
-      5 only with --once: a model is not resident or not proved
+      5 only with --once: a model is not resident or not proved; with --hold or --resume: the service is root's
     \b
     EXAMPLE
       llmctl guard --once
@@ -115,6 +115,7 @@ def pause(env: Env, out: Output, hold: bool, resume: bool, duration: str | None)
 
     if hold and resume:
         raise UsageError("--hold and --resume exclude each other", "llmctl guard --help")
+    env.require_root("guard")
     runtime = env.paths.runtime
     limit = None if duration is None else seconds(duration)
     out.show(holding.resume(runtime) if resume else holding.hold(runtime, limit), hold_lines)

@@ -60,13 +60,15 @@ def pull(
       2 no model name, or consent is needed (--yes): for a large download, or to give a name its model back
       3 the server is not running
       4 no such model or file
-      5 the name stands for other weights than the pinned ones, the quantization is another, or it does not fit
+      5 the name stands for other weights than the pinned ones, the quantization is another, or it does not fit; or the
+        service is root's
     \b
     EXAMPLE
       llmctl pull qwen3:4b-q4_K_M
     """
     env: Env = ctx.obj
     out = Output(env, json)
+    env.require_root("pull")
     declared = env.profile(profile)
     chosen = declared.partial if allow_offload else declared
     spec = models.spec_for(chosen, model, name, quantization)
@@ -103,12 +105,14 @@ def rm(
       2 it is pinned, by this profile or another, and --yes is not given
       3 the server is not running
       4 no such model
+      5 the service is root's
     \b
     EXAMPLE
       llmctl rm qwen3:4b-q4_K_M --yes
     """
     env: Env = ctx.obj
     out = Output(env, json)
+    env.require_root("rm")
     running, library, lock_path = at(env, env.profile(profile))
     with out.progress() as progress:
         result = models.remove(

@@ -100,7 +100,7 @@ def repair(
       2 consent is needed (--yes)
       3 only a server can make it anew, and none runs
       4 nothing is pinned, or no such pin
-      5 something is still bad; with --dry-run: something is bad
+      5 something is still bad; with --dry-run: something is bad; or the service is root's
     \b
     EXAMPLE
       llmctl repair --yes
@@ -108,6 +108,8 @@ def repair(
     env: Env = ctx.obj
     out = Output(env, json)
     age_seconds = None if since is None else age(since)
+    if not dry_run and store is None:
+        env.require_root("repair")
     found = scope(env, "repair", model or [], profile, store)
     with out.progress() as progress:
         if dry_run:

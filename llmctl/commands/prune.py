@@ -40,13 +40,15 @@ def prune(
       0 removed, or nothing to remove
       1 the model folder cannot be read or written
       2 something would go, and --yes is not given
-      5 something is left that only its owner may remove; the command for it is shown
+      5 something is left that only its owner may remove; the command for it is shown; or the service is root's
     \b
     EXAMPLE
       llmctl prune --dry-run
     """
     env: Env = ctx.obj
     out = Output(env, json)
+    if not dry_run and store is None:
+        env.require_root("prune")
     declared = env.profile(profile)
     run = prepare(env.server, declared, env.lock_path(declared), env.client, store)
     plan = run.plan()

@@ -100,13 +100,15 @@ def import_(
       1 the disk is full, or the store cannot be written
       2 no name for the model, or consent is needed (--yes)
       4 no such file or store
-      5 the archive is damaged, the pin is another, or the quantization is
+      5 the archive is damaged, the pin is another, or the quantization is; or the service is root's
     \b
     EXAMPLE
       llmctl import qwen3.tar --yes
     """
     env: Env = ctx.obj
     out = Output(env, json)
+    if not dry_run:
+        env.require_root("import")
     declared = env.profile(profile)
     place = store.place(env.server, declared, store_path)
     if file == transfer.PIPE and env.stdin.isatty():

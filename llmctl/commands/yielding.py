@@ -39,17 +39,15 @@ def yield_(
       124 the time was up (SIGTERM, then SIGKILL)
       126 or 127 it cannot be executed, or does not exist
       Where the command ended with 0 and the models could not be brought back: 1, 3 or 5.
-      5 another command has the GPU
+      5 another command has the GPU, or the service is root's
     \b
     EXAMPLE
       llmctl yield -- python train.py
     """
     env: Env = ctx.obj
     from llmctl.workflows.lease import Yield
-    from llmctl.workflows.service import require_rights
 
-    if env.server.service is not None:
-        require_rights(env.server.service, "yield")
+    env.require_root("yield")
     out = Output(env)
     work = Yield(env.services(), env.profile, env.lock_path, out.progress, out.consent(yes=False), env.environ)
     done = work.run(command, timeout)

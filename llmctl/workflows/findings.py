@@ -20,6 +20,7 @@ WORST = (
     "wrong_digest",
     "on_cpu",
     "partial",
+    "load_failed",
     "evicted",
     "server_replaced",
     "wrong_context",

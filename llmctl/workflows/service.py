@@ -58,11 +58,12 @@ class ServiceStatus:
     shell: Surroundings
 
 
-def require_rights(service: Installed, verb: str) -> None:
-    """The units of the whole machine are root's to start and stop."""
-    if service.scope == "system" and os.geteuid() != 0:
+def require_rights(service: Installed | None, verb: str, typed: str | None = None) -> None:
+    """The service of the whole machine is root's to change: its units, models, pins and engines. `typed` is the command
+    line after `llmctl`, where it is another than the verb alone."""
+    if service is not None and service.scope == "system" and os.geteuid() != 0:
         raise Refused(
-            f"the service of this machine is root's: {verb} needs root", f"sudo llmctl {verb}", code="not_root"
+            f"the service of this machine is root's: {verb} needs root", f"sudo llmctl {typed or verb}", code="not_root"
         )
 
 

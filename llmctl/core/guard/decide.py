@@ -9,6 +9,10 @@ from llmctl.core.guard.facts import Action, Finding, Limits, Look, Memory, Reaso
 # However many reasons there are, no step is taken more often than this in one window.
 CAPS: dict[Action, int] = {"load": 8, "end_runner": 3, "restart_engine": 5, "reset_uvm": 1, "probe": 24}
 PROBED: frozenset[Reason] = frozenset({"resident", "probe_slow"})
+# Without a step, because somebody is at work or something is under way.
+PASSING: frozenset[Reason] = frozenset(
+    {"busy", "loading", "evicted", "load_failed", "wrong_context", "wrong_digest", "on_cpu", "partial"}
+)
 
 
 @dataclass(frozen=True)
@@ -79,16 +83,16 @@ def decide(
         return Decision(None), budget
     if finding.reason in PROBED:
         return _probe(model, finding, look, memory, budget, limits, can)
+    if budget.is_spent(model, finding.reason):
+        # Also while there is no step for another cause, as a foreign model in use: nothing more is tried.
+        return Decision(None, degraded=True), budget
     if not finding.steps:
         # What has no step but a remedy is for a person; what has neither passes by itself.
-        passing = finding.reason in {"busy", "loading", "evicted", "wrong_context", "wrong_digest", "on_cpu", "partial"}
-        return Decision(None, degraded=bool(finding.remedy) and not passing), budget
-    if budget.is_spent(model, finding.reason):
-        return Decision(None, degraded=True), budget
+        return Decision(None, degraded=bool(finding.remedy) and finding.reason not in PASSING), budget
     if look.errand is not None and not (finding.reason == "stuck" and look.errand.action in {"load", "probe"}):
         # Only what waits for something stuck is not waited for.
         return Decision(None), budget
-    action, waits = _next(model, finding, budget, now, limits, can)
+    action, waits = _next(model, finding, look, budget, limits, can)
     if action is not None:
         return Decision(action), budget.add(Taken(now, action, finding.reason, model))
     if waits:
@@ -97,21 +101,28 @@ def decide(
 
 
 def _next(
-    model: str, finding: Finding, budget: Budget, now: float, limits: Limits, can: frozenset[Action]
+    model: str, finding: Finding, look: Look, budget: Budget, limits: Limits, can: frozenset[Action]
 ) -> tuple[Action | None, bool]:
     """The first step that is left, or None and whether one will be soon."""
     for action, times in finding.steps:
         mine = budget.count(action, model, finding.reason)
         if action not in can or mine >= times or budget.count(action) >= CAPS[action]:
             continue
+        if action == "restart_engine" and answers_others(look):
+            return None, True
         last = budget.last(action)
         # The first time at once; then longer and longer, so that a client that wants the GPU too is not fought.
         gap = limits.gap_seconds * 2 ** (budget.count(action) - 1) if last is not None else 0.0
         gap = min(gap, limits.window_seconds / 3)
-        if last is not None and now - last < gap:
+        if last is not None and look.at_seconds - last < gap:
             return None, True
         return action, False
     return None, False
+
+
+def answers_others(look: Look) -> bool:
+    """Whether an end of the server could end somebody's answer from another model."""
+    return look.server == "answers" and (look.siblings_busy or look.others_busy is not False)
 
 
 def _probe(
@@ -135,7 +146,8 @@ def _probe(
 
 def loaded(memory: Memory, error: str | None) -> Memory:
     """The memory after a load."""
-    return replace(memory, load_error=error, probe_wanted=True)
+    failed_on = None if error is None else memory.answered
+    return replace(memory, load_error=error, failed_on=failed_on, probe_wanted=True)
 
 
 def probed(memory: Memory, at_seconds: float, took_seconds: float, error: str | None) -> Memory:

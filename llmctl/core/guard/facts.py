@@ -13,6 +13,7 @@ Reason = Literal[
     "loading",
     "not_running",
     "evicted",
+    "load_failed",
     "wrong_digest",
     "wrong_context",
     "on_cpu",
@@ -32,6 +33,7 @@ ServerAnswer = Literal["answers", "silent", "absent", "stranger"]
 Health = Literal["ok", "loading", "silent", "unasked"]
 AliasState = Literal["there", "gone", "other"]
 GpuState = Literal["fine", "lost", "mismatch", "absent", "unknown"]
+UnitPhase = Literal["starting", "up", "failed", "stopped"]
 
 # A step of a finding's ladder, and how often it may be taken in one window.
 Step = tuple[Action, int]
@@ -81,7 +83,7 @@ class Limits:
 @dataclass(frozen=True)
 class Want:
     """What must be resident. `digests` are manifests that stand for the weights, 64 hex digits each; `context` is
-    tokens per slot."""
+    tokens per slot; `llmctl` is the command that has the rights to mend it."""
 
     name: str
     alias: str
@@ -89,7 +91,7 @@ class Want:
     weights_digest: str
     context: int
     require: Require
-    regain: str = "llmctl up"
+    llmctl: str = "llmctl"
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,11 @@ class Pause:
 
 @dataclass(frozen=True)
 class Errand:
-    """What the guard itself has under way."""
+    """What the guard itself has under way, and for which model."""
 
     action: Action
     since_seconds: float
+    model: str
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,10 @@ class Look:
     """Everything that one look saw. Times are of the monotonic clock; None is unknown.
 
     sees_processes: this user can tell which processes are the server's, so that a runner that is not seen is not
-    there. others_busy: whether another runner of the server did something since the last look; other_runners: whether
-    one is there, which /api/ps shows only once it has loaded. alias: what
-    the server has under the alias. gained_bytes: what all GPUs gained across the load. buffers in `witnesses`.
+    there. unit: what systemd says of the engine's unit, while nothing answers. others_busy: whether a foreign runner of
+    the server did something since the last look; other_runners: whether one is there, which /api/ps shows only once it
+    has loaded; discovering: the server has a runner look for GPUs, as it does before a load. siblings_busy: whether
+    another pinned model is answering. alias: what the server has under the alias.
     """
 
     at_seconds: float
@@ -158,11 +162,14 @@ class Look:
     server_state: str | None = None
     server_cpu_seconds: float | None = None
     server_age_seconds: float | None = None
+    unit: UnitPhase | None = None
     loaded: tuple[Loaded, ...] = ()
     sees_processes: bool = False
     runner: Runner | None = None
     others_busy: bool | None = None
     other_runners: bool = False
+    discovering: bool = False
+    siblings_busy: bool = False
     alias: AliasState | None = None
     gpu: GpuState = "unknown"
     gpu_words: str = ""
@@ -186,9 +193,12 @@ class Memory:
     """What was seen of one model before. `judged` is the reason of the last look, `probed…` is about this runner.
 
     `mark` is what the runner had done when it last came further; `gone`: nobody is known yet who took its place.
+    `server_identity` is the server that had the model, `answered` the one that answered last, and `load_error` how the
+    last load failed on `failed_on`: another server may well load it.
     """
 
     server_identity: str | None = None
+    answered: str | None = None
     server_cpu_seconds: float | None = None
     server_quiet_since: float | None = None
     runner_identity: str | None = None
@@ -203,6 +213,7 @@ class Memory:
     probe_seconds: float | None = None
     probe_error: str | None = None
     load_error: str | None = None
+    failed_on: str | None = None
     there: bool = False
     gone: bool = False
     evictions: tuple[Eviction, ...] = ()
@@ -237,6 +248,11 @@ def ours(want: Want, model: Loaded) -> bool:
 def entry_of(want: Want, look: Look) -> Loaded | None:
     mine = [model for model in look.loaded if ours(want, model)]
     return min(mine, key=lambda model: model.context != want.context, default=None)
+
+
+def has_under_way(action: Action, want: Want, look: Look) -> bool:
+    """Whether the guard itself has begun this step for this model."""
+    return look.errand is not None and (look.errand.action, look.errand.model) == (action, want.name)
 
 
 def idle(look: Look, memory: Memory) -> bool:

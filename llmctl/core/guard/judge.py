@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 from llmctl.core.guard.facts import (
@@ -16,6 +17,7 @@ from llmctl.core.guard.facts import (
     Want,
     elapsed,
     entry_of,
+    has_under_way,
     idle,
     ours,
 )
@@ -23,6 +25,8 @@ from llmctl.core.placement import Claim, Proof, Witnesses
 from llmctl.core.placement import judge as judge_placement
 
 RELOAD: tuple[Step, ...] = (("load", 6),)
+# Ollama (0.34.0) remembers what it read of a file: only another process loads one that was bad and is whole again.
+AFTER_FAILURE: tuple[Step, ...] = (("load", 2), ("restart_engine", 1), ("load", 4))
 REVIVE: tuple[Step, ...] = (("restart_engine", 4),)
 UNSTICK: tuple[Step, ...] = (("end_runner", 2), ("restart_engine", 1))
 TO_THE_GPU: tuple[Step, ...] = (("load", 1), ("restart_engine", 1), ("reset_uvm", 1))
@@ -38,7 +42,6 @@ SERVER_REMEDIES: dict[Owner, str] = {
     "systemd": "systemctl status llmctl-engine.service tells why",
     "foreign": "llmctl did not start this server and does not signal it: start it the way it was started",
 }
-RUNNER_REMEDY = "llmctl down, then llmctl up; if it stays, look at the kernel's log (dmesg)"
 
 
 def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
@@ -68,6 +71,8 @@ def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
 def _no_answer(look: Look, memory: Memory, limits: Limits) -> Finding:
     expected = "a server that answers"
     if look.server in {"absent", "stranger"}:
+        if look.server == "absent" and look.unit == "starting":
+            return Finding("loading", look.server_words, expected, "its unit is starting")
         steps = REVIVE if look.owner == "llmctl" and look.server == "absent" else ()
         return Finding(
             "not_running", look.server_words, expected, look.server_words, steps, SERVER_REMEDIES[look.owner]
@@ -108,24 +113,40 @@ def _not_there(want: Want, look: Look, memory: Memory, limits: Limits) -> Findin
         return waits
     if look.alias in {"gone", "other"}:
         return _wrong_alias(want, look, memory)
-    if look.errand is not None and look.errand.action == "load":
+    if has_under_way("load", want, look):
         return Finding("loading", f"{want.name} is being loaded", expected, "a load under way")
     others = ", ".join(model.name for model in look.loaded)
     observed = f"{others} loaded" if others else "no model loaded"
-    failed = f"; the last load failed: {memory.load_error}" if memory.load_error else ""
-    remedy = (memory.load_error and f"llmctl up says more: {memory.load_error}") or evictors(memory)
+    if memory.load_error is not None:
+        words = f"a load of {want.name} failed: {memory.load_error}"
+        return Finding("load_failed", words, expected, observed, AFTER_FAILURE, _load_remedy(want))
     if memory.server_identity not in {None, look.server_identity}:
-        words = f"another server process answers, without {want.name}{failed}"
-        return Finding("server_replaced", words, expected, observed, RELOAD, remedy)
+        words = f"another server process answers, without {want.name}"
+        return Finding("server_replaced", words, expected, observed, RELOAD, evictors(memory))
     if not memory.was_resident:
-        return Finding("loading", f"{want.name} is not loaded yet{failed}", expected, observed, RELOAD, remedy)
+        return Finding("loading", f"{want.name} is not loaded yet", expected, observed, RELOAD, evictors(memory))
     by = f" by {others}" if others else ""
-    return Finding("evicted", f"{want.name} was unloaded{by}{failed}", expected, observed, RELOAD, remedy)
+    return Finding("evicted", f"{want.name} was unloaded{by}", expected, observed, RELOAD, evictors(memory))
+
+
+def _load_remedy(want: Want) -> str:
+    name = shlex.quote(want.name)
+    return f"{want.llmctl} verify {name} tells whether its files are whole, {want.llmctl} repair {name} mends them"
+
+
+def _runner_remedy(want: Want) -> str:
+    return f"{want.llmctl} down, then {want.llmctl} up; if it stays, look at the kernel's log (dmesg)"
 
 
 def _others_first(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding | None:
-    """A foreign model that is in use, or still being loaded, is waited for."""
+    """A foreign model that is in use, or still being loaded, is waited for; not by a load that is under way."""
+    if has_under_way("load", want, look):
+        return None
     others = ", ".join(model.name for model in look.loaded if not ours(want, model))
+    if look.discovering and not others:
+        reason: Reason = "evicted" if memory.was_resident else "loading"
+        words = f"{want.name} is not loaded; the server looks for GPUs before it loads a model"
+        return Finding(reason, words, f"{want.alias} loaded", "a load under way", remedy=evictors(memory))
     foreign = bool(others) or look.other_runners
     if not foreign or elapsed(memory.others_quiet_since, look) >= limits.quiet_seconds:
         return None
@@ -142,7 +163,7 @@ def _load_under_way(want: Want, look: Look, memory: Memory, limits: Limits, expe
     if still < patience:
         return Finding("loading", f"{want.name} is being loaded", expected, "its runner has started")
     words = f"{want.name} is being loaded and has not come further for {still:.0f} s"
-    return Finding("stuck", words, expected, "a runner that does nothing", UNSTICK, RUNNER_REMEDY)
+    return Finding("stuck", words, expected, "a runner that does nothing", UNSTICK, _runner_remedy(want))
 
 
 def _wrong_alias(want: Want, look: Look, memory: Memory) -> Finding:
@@ -156,7 +177,7 @@ def _wrong_alias(want: Want, look: Look, memory: Memory) -> Finding:
         f"weights {want.weights_digest[7:19]}",
         observed,
         steps,
-        f"{want.regain} gets it",
+        f"{want.llmctl} up gets it",
     )
 
 
@@ -193,7 +214,7 @@ def _stuck(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding | 
     expected = "a runner that answers"
 
     def found(words: str, observed: str) -> Finding:
-        return Finding("stuck", words, expected, observed, UNSTICK, RUNNER_REMEDY)
+        return Finding("stuck", words, expected, observed, UNSTICK, _runner_remedy(want))
 
     if runner is not None and still >= limits.patience_seconds:
         if runner.state in {"T", "t"}:
@@ -201,8 +222,7 @@ def _stuck(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding | 
         if runner.health == "silent":
             words = f"the runner of {want.name} answers nothing and uses no CPU time"
             return found(words, f"silent for {still:.0f} s")
-        asked = look.errand is not None and look.errand.action == "probe"
-        if asked and look.errand is not None:
+        if has_under_way("probe", want, look) and look.errand is not None:
             waited = look.at_seconds - look.errand.since_seconds
             if waited >= limits.patience_seconds:
                 words = f"a probe of {want.name} waits, and its runner uses no CPU time"

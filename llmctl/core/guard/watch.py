@@ -23,7 +23,7 @@ def watch(memory: Memory, want: Want, look: Look) -> Memory:
     if entry is not None and not memory.there:
         # What its load took is nobody's answer.
         memory = replace(memory, mark=None)
-    memory = _watch_runner(_watch_server(memory, look), look)
+    memory = _watch_load(_watch_runner(_watch_server(memory, look), look), look, there=entry is not None)
     others = [model for model in look.loaded if not ours(want, model)]
     quiet = look.others_busy is False or not (others or look.other_runners)
     stopping = entry is not None and entry.stays_seconds is not None and entry.stays_seconds < 0
@@ -47,6 +47,15 @@ def _watch_place(memory: Memory, look: Look, *, there: bool, others: list[Loaded
         return replace(memory, gone=gone)
     new = Eviction(look.at_seconds, others[0].name, others[0].context)
     return replace(memory, gone=False, evictions=(*memory.evictions, new)[-32:])
+
+
+def _watch_load(memory: Memory, look: Look, *, there: bool) -> Memory:
+    """A load that failed says nothing any more of a server that has it, or of another server."""
+    if look.server != "answers":
+        return memory
+    other = look.server_identity is not None and look.server_identity != memory.failed_on
+    memory = replace(memory, answered=look.server_identity)
+    return replace(memory, load_error=None, failed_on=None) if there or other else memory
 
 
 def _since(before: float | None, holds: bool, now: float) -> float | None:

@@ -1,0 +1,148 @@
+"""doctor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmctl.commands.options import JsonFlag, ProfileOption, YesFlag
+from llmctl.errors import ExitCode, UsageError
+from llmctl.output import Output
+
+if TYPE_CHECKING:
+    from llmctl.core.checks.finding import Check
+    from llmctl.env import Env
+    from llmctl.workflows.doctor import Report
+    from llmctl.workflows.gather import Given
+
+WATCH_SECONDS = 5.0
+# What a fact is asked with: it comes soon, or is unknown.
+ANSWER_SECONDS = 3.0
+
+
+def complete_checks() -> list[str]:
+    from llmctl.core.checks.catalogue import CHECKS
+
+    return sorted({check.id for check in CHECKS} | {check.family for check in CHECKS})
+
+
+def doctor(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CHECK]...", help="Checks or families of them.", autocompletion=complete_checks),
+    ] = None,
+    list_checks: Annotated[bool, typer.Option("--list", help="Show every check, look at nothing.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Hash every pinned blob, and make the model answer.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Run the remedies that are marked safe, then look again.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every 5 s, until Ctrl-C.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="For an issue or a chat.")] = False,
+    profile: ProfileOption = None,
+    yes: YesFlag = False,
+    json: JsonFlag = False,
+) -> ExitCode:
+    """Find what is wrong, and say the command that mends it.
+
+    \b
+    PRECONDITIONS
+      None.
+    \b
+    SIDE EFFECTS
+      None without --fix and --deep. --fix runs only llmctl's own commands, and shows them first.
+    \b
+    EXIT CODES
+      0 nothing is wrong, or only warnings
+      4 no such check
+      5 something is wrong; with --strict: or a warning
+    \b
+    EXAMPLE
+      llmctl doctor
+    """
+    from llmctl.core.checks import catalogue
+
+    env: Env = ctx.obj
+    out = Output(env, json)
+    if json and markdown:
+        raise UsageError("--json and --markdown exclude each other", "llmctl doctor --help")
+    checks = catalogue.chosen(tuple(names or ()), deep=deep or list_checks)
+    if list_checks:
+        return show_list(out, checks)
+    made = given(env, profile)
+    if watch:
+        keep_watching(out, made, checks)
+    found = examined(out, made, checks, deep=deep or any(check.deep for check in checks))
+    if fix and found.safe_commands:
+        found = fixed(out, made, checks, found, yes)
+    from llmctl.output import doctor as lines
+
+    out.show(found, lines.markdown_lines if markdown else lines.report_lines)
+    bad = found.verdict == "errors" or (strict and found.verdict == "warnings")
+    return ExitCode.NO if bad else ExitCode.OK
+
+
+def given(env: Env, profile: str | None) -> Given:
+    from llmctl.client import Client
+    from llmctl.workflows.gather import Given
+
+    return Given(
+        env.environ,
+        env.server,
+        env.engines,
+        lambda url: Client(url, answer_seconds=ANSWER_SECONDS),
+        env.library,
+        lambda: env.profile(profile),
+        env.lock_path,
+    )
+
+
+def examined(out: Output, made: Given, checks: tuple[Check, ...], *, deep: bool) -> Report:
+    """One look. A deep one says what it does, as it may take minutes."""
+    from llmctl.core.progress import Step
+    from llmctl.workflows import doctor as work
+
+    if not deep:
+        report, _ = work.look(made, checks, deep=False)
+    else:
+        with out.progress() as progress:
+            progress(Step("deep", "deep", detail="hashing every pinned blob, and asking for one answer"))
+            report, _ = work.look(made, checks, deep=True)
+            progress(Step("deep", "deep", "done"))
+    return report
+
+
+def fixed(out: Output, made: Given, checks: tuple[Check, ...], found: Report, yes: bool) -> Report:
+    from llmctl.workflows import doctor as work
+
+    question = "run these: " + "; ".join(found.safe_commands) + "."
+    with out.progress() as progress:
+        out.consent(yes)(question)
+        return work.fix(made, checks, found, progress)
+
+
+def show_list(out: Output, checks: tuple[Check, ...]) -> ExitCode:
+    from llmctl.output.doctor import listing, listing_lines
+
+    out.show(listing(checks), listing_lines)
+    return ExitCode.OK
+
+
+def keep_watching(out: Output, made: Given, checks: tuple[Check, ...]) -> None:
+    """Look again and again until interrupted: NDJSON, or a screen that is drawn anew on a terminal."""
+    import time
+    from dataclasses import replace
+
+    from llmctl.output.doctor import report_lines
+    from llmctl.workflows import doctor as work
+
+    clear = "\x1b[2J\x1b[H" if out.env.stdout.isatty() and not out.json else ""
+    while True:
+        report, _ = work.look(replace(made), checks, deep=False)
+        if out.json:
+            out.record(report)
+        else:
+            out.write(clear)
+            out.show(report, report_lines)
+            out.flush()
+        time.sleep(WATCH_SECONDS)

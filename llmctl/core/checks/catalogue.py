@@ -1,0 +1,23 @@
+"""Every check, causes before what follows from them: the order in which findings of one severity are shown."""
+
+from __future__ import annotations
+
+from llmctl.core.checks import clients, engine, gpu, memory, model, profile, security, server, service, speed, store
+from llmctl.core.checks.finding import Check
+from llmctl.errors import NotFound
+
+FAMILIES = (profile, engine, gpu, store, server, service, memory, model, speed, security, clients)
+CHECKS: tuple[Check, ...] = tuple(check for family in FAMILIES for check in family.CHECKS)
+
+
+def chosen(names: tuple[str, ...], *, deep: bool) -> tuple[Check, ...]:
+    """The checks of these ids or families; all where none is named. NotFound for a name that is neither.
+
+    A named check is taken even where it is a deep one.
+    """
+    if not names:
+        return tuple(check for check in CHECKS if deep or not check.deep)
+    for name in names:
+        if not any(name in {check.id, check.family} for check in CHECKS):
+            raise NotFound(f"no check {name}", "llmctl doctor --list")
+    return tuple(check for check in CHECKS if {check.id, check.family} & set(names))

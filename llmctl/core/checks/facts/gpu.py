@@ -1,0 +1,82 @@
+"""The GPUs by NVML, by the kernel, and by the engine's own list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["fine", "lost", "mismatch", "absent", "unknown"]
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """Who holds memory of a card. `kind`: compute, graphics, or both."""
+
+    pid: int
+    name: str
+    user: str | None
+    held_bytes: int | None
+    kind: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One card. None is what NVML does not tell. Temperatures are degrees Celsius, power is watts.
+
+    `throttled`: NVML's reasons that hold now, by their names (sw_thermal, hw_thermal, hw_power_brake, sw_power,
+    hw_slowdown). `pcie_generation` and `pcie_width` are now, `…_most` what card and slot can.
+    """
+
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int | None
+    processes: tuple[GpuProcess, ...] = ()
+    utilization_percent: int | None = None
+    temperature: int | None = None
+    temperature_limit: int | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    throttled: tuple[str, ...] = ()
+    pcie_generation: int | None = None
+    pcie_generation_most: int | None = None
+    pcie_width: int | None = None
+    pcie_width_most: int | None = None
+    persistence: bool | None = None
+    display: bool | None = None
+    mig: bool | None = None
+    ecc_uncorrected: int | None = None
+    ecc_corrected: int | None = None
+    compute_capability: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class DeviceNode:
+    """One file such as /dev/nvidia0. `usable`: whether who runs the server may open it, None where unknown."""
+
+    path: str
+    there: bool
+    mode: str
+    group: str | None
+    usable: bool | None
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """`state` is NVML's (`unknown`: no NVML library here); `pci`: NVIDIA cards on the PCI bus, None where not told.
+
+    `engine_devices`: what `llama-server --list-devices` names, None where it was not asked. `xids`: lines of the
+    kernel's log, None where it may not be read. `slept_seconds`: how long this machine slept since its boot.
+    """
+
+    state: State
+    words: str = ""
+    driver: str | None = None
+    kernel_driver: str | None = None
+    cards: tuple[Card, ...] = ()
+    pci: int | None = None
+    nodes: tuple[DeviceNode, ...] = ()
+    engine_devices: tuple[str, ...] | None = None
+    xids: tuple[str, ...] | None = None
+    slept_seconds: float = 0.0
+    modules: frozenset[str] = field(default_factory=frozenset)

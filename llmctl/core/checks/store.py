@@ -1,0 +1,7 @@
+"""Checks of the store."""
+
+from __future__ import annotations
+
+from llmctl.core.checks.finding import Check
+
+CHECKS: tuple[Check, ...] = ()

@@ -1,0 +1,55 @@
+"""Who asks, and with which environment."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.core.checks.facts.shell import ShellFacts
+
+if TYPE_CHECKING:
+    from llmctl.workflows.gather import Given
+
+PREFIXES = ("OLLAMA_", "LLAMA_", "GGML_", "CUDA_", "HIP_", "ROCR_", "NVIDIA_", "LLMCTL_")
+NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "PATH", "LD_LIBRARY_PATH", "HOME"})
+
+
+def gather(given: Given) -> ShellFacts:
+    return ShellFacts(
+        user_name(os.geteuid()),
+        os.geteuid(),
+        tuple(sorted(group_name(number) for number in {os.getegid(), *os.getgroups()})),
+        of_interest(given.environ),
+        container(),
+        "microsoft" in os.uname().release.lower(),
+    )
+
+
+def of_interest(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name.startswith(PREFIXES) or name.upper() in NAMES}
+
+
+def user_name(number: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(number).pw_name
+    return str(number)
+
+
+def group_name(number: int) -> str:
+    with suppress(KeyError):
+        return grp.getgrgid(number).gr_name
+    return str(number)
+
+
+def container() -> str | None:
+    """What says that this is a container: systemd's file (systemd.exec(5), /run/systemd/container), or docker's."""
+    for path, name in ((Path("/run/systemd/container"), None), (Path("/.dockerenv"), "docker")):
+        with suppress(OSError):
+            text = path.read_text().strip()
+            return name or text or "a container"
+    return None

@@ -1,0 +1,89 @@
+"""How a test says which checks it proves, and what holds of every finding."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from llmctl.cli import COMMANDS, load_command
+
+Test = TypeVar("Test", bound=Callable[..., None])
+# What a remedy may call besides llmctl: programs of every Linux with systemd, of NVIDIA's driver, and a shell's own.
+PROGRAMS = frozenset(
+    [
+        "sudo",
+        "systemctl",
+        "journalctl",
+        "loginctl",
+        "nvidia-smi",
+        "nvidia-modprobe",
+        "modprobe",
+        "reboot",
+        "dmesg",
+        "kill",
+        "chmod",
+        "chown",
+        "usermod",
+        "export",
+        "unset",
+        "df",
+        "du",
+        "rm",
+        "ls",
+        "lsof",
+        "ps",
+        "ss",
+        "ollama",
+        "docker",
+        "id",
+        "findmnt",
+        "nvidia-ctk",
+        "snap",
+    ]
+)
+
+
+def provokes(*ids: str, injected: str = "") -> Callable[[Test], Test]:
+    """The test makes the condition of these checks happen. `injected`: why it cannot really happen here, so that it is
+    told to llmctl at `system/` instead."""
+    assert ids
+
+    def mark(test: Test) -> Test:
+        test.__dict__["provokes"] = (ids, injected)
+        return test
+
+    return mark
+
+
+def complete(finding: dict[str, Any]) -> None:
+    """Every finding has what product and docs promise, and commands that llmctl or the system can parse."""
+    assert finding["observed"]
+    assert finding["expected"]
+    assert finding["remedy"]["text"]
+    assert finding["remedy"]["commands"], finding
+    for command in finding["remedy"]["commands"]:
+        parses(command)
+        if finding["remedy"]["safe"]:
+            assert command.startswith("llmctl "), command
+
+
+def parses(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "sudo":
+        words = words[1:]
+    while "=" in words[0] and not words[0].startswith("-"):
+        words = words[1:]
+    if words[0] != "llmctl":
+        assert words[0] in PROGRAMS or shutil.which(words[0]), command
+        return
+    at: Any = load_command(words[1], COMMANDS[words[1]])
+    rest = words[2:]
+    while isinstance(at, click.Group) or hasattr(at, "commands"):
+        at, rest = at.commands[rest[0]], rest[1:]
+    # Typer's own click: parse_args refuses what the verb does not take.
+    context = at.make_context(words[1], list(rest), resilient_parsing=False)
+    context.close()
