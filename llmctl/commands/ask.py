@@ -130,13 +130,11 @@ def view_for(out: Output, schema: Path | None) -> Tokens:
 def finish(out: Output, answer: Answer, schema: Path | None, fields: dict[str, Any], stats: bool) -> ExitCode:
     if stats:
         out.note(statistics(answer))
-    if out.json:
-        out.show(answer, text)
     if answer.cut is None and schema:
         from llmctl.system.json_schema import check
 
-        check(answer.response, fields["format"])
-    if schema and not out.json:
+        check(answer.response, fields["format"], answer)
+    if schema or out.json:
         out.show(answer, text)
     if answer.cut is None:
         return ExitCode.OK

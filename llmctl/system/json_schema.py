@@ -38,8 +38,8 @@ def validator(schema: dict[str, Any]) -> Any:
     return validator_for(schema, default=Draft202012Validator)
 
 
-def check(text: str, schema: dict[str, Any]) -> None:
-    """Raise Refused unless `text` is JSON that fits the schema."""
+def check(text: str, schema: dict[str, Any], document: object = None) -> None:
+    """Raise Refused, with this document, unless `text` is JSON that fits the schema."""
     import jsonschema
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -48,12 +48,12 @@ def check(text: str, schema: dict[str, Any]) -> None:
         # An empty registry: nothing is ever fetched for a `$ref`.
         validator(schema)(schema, registry=Registry()).validate(json.loads(text, parse_constant=no_number))
     except ValueError as error:
-        raise Refused(f"the answer is not JSON: {error}", ANSWER_HINT, code="schema_mismatch") from None
+        said = f"the answer is not JSON: {error}"
+        raise Refused(said, ANSWER_HINT, code="schema_mismatch", document=document) from None
     except jsonschema.ValidationError as error:
         where = "/".join(str(part) for part in error.absolute_path) or "the whole answer"
-        raise Refused(
-            f"the answer does not fit the schema at {where}: {error.message}", ANSWER_HINT, code="schema_mismatch"
-        ) from None
+        said = f"the answer does not fit the schema at {where}: {error.message}"
+        raise Refused(said, ANSWER_HINT, code="schema_mismatch", document=document) from None
     except (Unresolvable, RecursionError) as error:
         reason = "it refers to itself without end" if isinstance(error, RecursionError) else str(error)
         raise UsageError(f"the schema cannot be applied: {reason}") from None

@@ -59,7 +59,8 @@ class Asked:
 
     @property
     def error(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.err.splitlines()[-1])["error"]
+        """What is on stderr, or in the document of a refusal."""
+        found: dict[str, Any] = json.loads(self.err.splitlines()[-1] if self.err else self.out)["error"]
         return found
 
 

@@ -35,7 +35,7 @@ class Ran:
 
     @property
     def error(self) -> dict[str, Any]:
-        return dict(json.loads(self.err.splitlines()[-1])["error"])
+        return dict(json.loads(self.out or self.err.splitlines()[-1])["error"])
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Done:
 
     @property
     def error(self) -> Any:
-        return json.loads(self.err.splitlines()[-1])["error"]
+        return json.loads(self.out or self.err.splitlines()[-1])["error"]
 
 
 class Llmctl:

@@ -92,8 +92,9 @@ def test_init_writes_a_valid_commented_copy_once(llmctl: Llmctl, paths: Paths) -
 def test_init_replaces_another_profile_only_by_force(llmctl: Llmctl, paths: Paths) -> None:
     atomic_write(paths.profile, MINIMAL)
     refused = llmctl("init", "cpu", "--json")
-    assert (refused.code, refused.out) == (5, "")
-    assert json.loads(refused.err)["error"]["hint"] == "llmctl init --force"
+    assert refused.code == 5
+    assert json.loads(refused.out)["error"]["hint"] == "llmctl init --force"
+    assert refused.err == ""
     assert paths.profile.read_text() == MINIMAL
     assert llmctl("init", "cpu", "--force", "--json").document["state"] == "replaced"
     assert load_profile(paths.profile).models == load_shipped("cpu").models

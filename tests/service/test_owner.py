@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 
 import pytest
 
 from tests.parts.systemd import Container
+from tests.service.conftest import STARTER_GGUF, Ask
 from tests.service.installing import ENGINE_UNIT, GUARD_UNIT, TARGET, Service, service
 
 pytestmark = pytest.mark.real("systemd", "ollama", "model")
@@ -21,7 +23,25 @@ def brought_up(container: Container) -> Service:
     return made
 
 
-def test_root_and_anybody_ask_the_service_of_the_machine(container: Container) -> None:
+# What a user who is not root may not do to the service of the machine, as typed.
+CHANGING = (
+    f"pull {STARTER_GGUF} --name mine --yes",
+    "pull starter",
+    "rm starter --yes",
+    "repair --yes",
+    "prune --yes",
+    "import /starter.tar --name 'a b'",
+    "engine install 0.34.0",
+    "engine use path",
+    "engine upgrade",
+    "engine rollback",
+    "guard --hold 30m",
+    "guard --resume",
+    "init cpu",
+)
+
+
+def test_root_and_anybody_ask_the_service_of_the_machine(container: Container, ask: Ask) -> None:
     made = brought_up(container)
     container.run("useradd", "--create-home", "ann")
     for user in (None, "ann"):
@@ -42,9 +62,21 @@ def test_root_and_anybody_ask_the_service_of_the_machine(container: Container) -
         refused = made.llmctl(verb, "--json", user="ann")
         assert (refused.code, refused.error["code"], refused.error["hint"]) == (5, "not_root", f"sudo llmctl {verb}")
     assert made.llmctl("logs", "--json", user="ann").error["hint"] == "sudo llmctl logs"
+    models = [entry["name"] for entry in ask(made.port, "/api/tags")["models"]]
+    for typed in CHANGING:
+        refused = made.llmctl(*shlex.split(typed), user="ann")
+        assert (refused.code, refused.err.splitlines()[-1]) == (5, f"hint: sudo llmctl {typed}")
+        refused = made.llmctl(*shlex.split(typed), "--json", user="ann")
+        assert (refused.code, refused.error["code"], refused.error["hint"]) == (5, "not_root", f"sudo llmctl {typed}")
+    assert [entry["name"] for entry in ask(made.port, "/api/tags")["models"]] == models
+    for typed in ("verify", "export starter -o /home/ann/starter.tar", "repair --dry-run", "prune --dry-run"):
+        assert made.llmctl(*shlex.split(typed), user="ann").code == 0
     other = made.llmctl("up", "cpu", "--json").error
     assert "sudo llmctl install-service --profile cpu" in other["hint"]
 
+    for typed in (f"pull {STARTER_GGUF} --name mine --yes", "rm mine --yes"):
+        done = made.llmctl(*shlex.split(typed))
+        assert done.code == 0, done.err
     # Root worked in places of the service's user: nothing there became root's, or the guard could not write it.
     places = ("/var/lib/llmctl/state", "/var/lib/llmctl/models", "/run/llmctl")
     assert container.run("find", *places, "!", "-user", "llmctl").stdout == ""
@@ -83,7 +115,8 @@ def test_an_edited_profile_is_drift(container: Container) -> None:
     assert drift == {"setting": "OLLAMA_CONTEXT_LENGTH", "wanted": "4096", "found": "2048"}
     assert "sudo llmctl install-service" in made.llmctl("status").out
     up = made.llmctl("up", "--json")
-    assert (up.code, up.error["code"], up.error["hint"]) == (5, "drift", "sudo llmctl install-service")
+    said = up.json["error"]
+    assert (up.code, said["code"], said["hint"]) == (5, "drift", "sudo llmctl install-service")
     assert made.llmctl("install-service", "--json").json["changed"]
     assert made.llmctl("up", "--json").json["models"][0]["context"] == 4096
     assert made.llmctl("status", "--json").json["service"]["drift"] == []

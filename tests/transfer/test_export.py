@@ -105,7 +105,7 @@ def test_nothing_is_exported_that_does_not_hash_and_nothing_stays(here: Box, arc
     archive.write_bytes(b"what was there before")
     done = here("export", NAME, "-o", str(archive), "--force", "--json")
     assert done.code == ExitCode.NO, done.err
-    assert model.weights in done.err or fault == "manifest"
+    assert model.weights in done.error["message"] or fault == "manifest"
     assert "llmctl repair" in done.error["hint"]
     if fault == "manifest":
         assert (done.json["pinned_digest"], done.json["found_digest"]) == (model.digest, tiny(b"other").digest)
