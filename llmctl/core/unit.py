@@ -105,13 +105,13 @@ def engine_unit(site: Site, profile: Profile) -> str:
 
 
 def guard_unit(site: Site) -> str:
-    after = ENGINE if site.engine else FOREIGN
     environment = {**variables(site), "OLLAMA_HOST": site.address}
     return unit(
         {
             "Unit": [
                 "Description=Keeps the pinned models of llmctl resident on the GPU",
-                f"After={after}",
+                # Not after llmctl's own engine, so that somebody says what that waits for.
+                *([] if site.engine else [f"After={FOREIGN}"]),
                 f"PartOf={TARGET}",
                 "StartLimitIntervalSec=300",
                 "StartLimitBurst=20",

@@ -27,11 +27,13 @@ class Manager:
     def __bool__(self) -> bool:
         return bool(self._address)
 
-    def tell(self, **fields: str) -> None:
-        """Send `READY="1"`, `STATUS="…"` and the like; a line break in a value becomes a space."""
-        if self._address:
-            text = "\n".join(f"{name}={' '.join(value.splitlines())}" for name, value in fields.items())
-            send(self._address, text.encode())
+    def tell(self, **fields: str) -> bool:
+        """Send `READY="1"`, `STATUS="…"` and the like; a line break in a value becomes a space. False where it was not
+        taken: a manager that is busy has no room for more than ten messages (net.unix.max_dgram_qlen)."""
+        if not self._address:
+            return True
+        text = "\n".join(f"{name}={' '.join(value.splitlines())}" for name, value in fields.items())
+        return send(self._address, text.encode())
 
 
 def watchdog_seconds(environ: Mapping[str, str]) -> float | None:

@@ -16,6 +16,7 @@ from llmctl.core.guard.judge import judge
 from llmctl.core.guard.watch import watch
 from llmctl.errors import ConsentNeeded, LlmctlError, Refused
 from llmctl.system.guard_note import ModelNote
+from llmctl.system.paths import SYSTEM
 from llmctl.workflows.findings import QUIET, WORST, Found, as_found, as_found_of, status_words
 from llmctl.workflows.looking import Lookout
 from llmctl.workflows.mending import Errands, Mender, Outcome
@@ -169,11 +170,16 @@ class Guard:
             self._stamp = stamp
             return
         self._stamp = stamp
-        models, self._missing = targets(self.up.profile, lock, own=self._own is not False)
+        models, self._missing = targets(self.up.profile, lock, own=self._own is not False, llmctl=self._llmctl)
         if not models and not self._missing:
             raise Refused(f"{profile.reference} keeps no model resident", "llmctl guard --help")
         self.lookout.models = models
         self.memories = {model.want.name: self.memories.get(model.want.name, Memory()) for model in models}
+
+    @property
+    def _llmctl(self) -> str:
+        """How a person calls it with the rights that it needs here."""
+        return "sudo llmctl" if self.up.services.server.paths == SYSTEM else "llmctl"
 
     def _missing_model(self, name: str) -> Found:
         finding = not_pinned(name)
@@ -192,6 +198,8 @@ class Guard:
 
     def _of_model(self, model: Watched, look: Look) -> Found:
         name = model.want.name
+        siblings = [memory for other, memory in self.memories.items() if other != name]
+        look = replace(look, siblings_busy=any(memory.advancing for memory in siblings))
         memory = watch(self.memories[name], model.want, look)
         finding = judge(model.want, look, memory, self.limits)
         decision, self.budget = decide(name, finding, look, memory, self.budget, self.limits, self.mender.can(model))

@@ -7,7 +7,7 @@ which their process started, the alias by the time of its manifest, a runner's b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -20,6 +20,8 @@ from llmctl.core.guard.facts import Errand, Health, Loaded, Look, Owner, Pause, 
 from llmctl.core.placement import Witnesses
 from llmctl.errors import LlmctlError, PortInUse, ServerNotRunning, ServerUnreachable
 from llmctl.system import clocks, files, gpu_health, pauses, process, vitals
+from llmctl.system.systemd import Manager
+from llmctl.workflows.engine_unit import EngineUnit, UnitWatch
 from llmctl.workflows.keep_alive import KeepAlives
 from llmctl.workflows.naming import Names
 from llmctl.workflows.watched import Watched
@@ -68,6 +70,9 @@ class Lookout:
     _gpu_due: float = 0.0
     _names: Names = field(default_factory=Names)
     _others: tuple[object, ...] | None = None
+    _runners: set[str] = field(default_factory=set)
+    _errand: Errand | None = None
+    _unit: UnitWatch = field(default_factory=UnitWatch)
 
     def __post_init__(self) -> None:
         self._keep_alives = KeepAlives(self.clock)
@@ -91,6 +96,10 @@ class Lookout:
             server_cpu_seconds=seen.process.cpu_seconds if seen.process else None,
             server_age_seconds=seen.process.age_seconds if seen.process else None,
         )
+        if seen.answer == "absent" and (unit := self._of_unit()) is not None:
+            began = vitals.read(unit.pid) if unit.pid else None
+            age = began.age_seconds if began else None
+            found = replace(found, unit=unit.phase, server_words=unit.words, server_age_seconds=age)
         if seen.answer != "answers":
             return [found for _ in self.models]
         loaded = tuple(self._loaded(model) for model in seen.loaded)
@@ -103,7 +112,7 @@ class Lookout:
         for model in self.models:
             model.runner = self._runner(model)
         found = self._look_at_others(found, seen)
-        self._look_at_gpus(resumed)
+        self._look_at_gpus(resumed or self._something_ended(errand))
         return [self._of_model(found, model, seen, slots) for model in self.models]
 
     @property
@@ -143,6 +152,7 @@ class Lookout:
             found = self.server_process
         if self.running is None:
             return ServerSeen("absent", f"no server at {self.address.url}")
+        self._unit.forget()
         if found is not None and found.state in STOPPED:
             return ServerSeen("silent", f"pid {found.pid} is stopped by a signal", found)
         try:
@@ -200,6 +210,13 @@ class Lookout:
         state = self.server.state()
         return state.owner if state is not None and state.base_url == self.address.url else "llmctl"
 
+    def _of_unit(self) -> EngineUnit | None:
+        """What the engine's own unit waits for, where it has one."""
+        service = self.server.service
+        if service is None or not service.engine or self.owner != "systemd":
+            return None
+        return self._unit.look(Manager(service.scope, self.server.environ), self._looks)
+
     # What is loaded
 
     def _loaded(self, model: LoadedModel) -> Loaded:
@@ -231,18 +248,28 @@ class Lookout:
         before, self._others = self._others, None
         if everything and not others:
             return replace(look, others_busy=False)
-        runners = tuple((found.pid, found.cpu_seconds, found.read_bytes) for found in self._other_runners())
-        self._others = runners or tuple(model.expires_at for model in others)
+        runners, discovering = self._other_runners()
+        seen_now = tuple((found.pid, found.cpu_seconds, found.read_bytes) for found in runners)
+        self._others = seen_now or tuple(model.expires_at for model in others)
         busy = None if before is None else before != self._others
-        return replace(look, others_busy=busy, other_runners=bool(runners))
+        return replace(look, others_busy=busy, other_runners=bool(runners), discovering=discovering)
 
-    def _other_runners(self) -> Iterator[Vitals]:
-        mine = {model.runner.pid for model in self.models if model.runner}
+    def _other_runners(self) -> tuple[list[Vitals], bool]:
+        """The foreign runners, and whether there is one without a model, which only tells which GPUs there are. A
+        runner of the guard's own models that has only just begun is taken for what it is."""
+        others, discovering = [], False
+        mine = {blob_name(model): model for model in self.models}
         for found in process.having("cmdline", "llama-server"):
-            if found.program == "llama-server" and found.parent_pid == self.pid and found.pid not in mine:
-                read = vitals.read(found.pid)
-                if read is not None:
-                    yield read
+            if found.program != "llama-server" or found.parent_pid != self.pid:
+                continue
+            weights, read = found.argument("--model"), vitals.read(found.pid)
+            if weights is None:
+                discovering = True
+            elif (model := mine.get(Path(weights).name)) is not None:
+                model.runner = model.runner or read
+            elif read is not None:
+                others.append(read)
+        return others, discovering
 
     # The runners
 
@@ -289,6 +316,12 @@ class Lookout:
             found.pid, found.identity, found.state, found.cpu_seconds, found.read_bytes, health, processing, held
         )
 
+    def _something_ended(self, errand: Errand | None) -> bool:
+        """Whether a runner or a step ended since the last look: the GPU may be why."""
+        before, self._runners = self._runners, {model.runner.identity for model in self.models if model.runner}
+        step, self._errand = self._errand, errand
+        return bool(before - self._runners) or (step is not None and errand is None)
+
     def _look_at_gpus(self, at_once: bool) -> None:
         now = self.clock()
         runners = tuple(model.runner.pid for model in self.models if model.runner)
@@ -298,6 +331,10 @@ class Lookout:
         began = time.process_time()
         self._gpu = gpu_health.look(runners)
         self._gpu_due = now + (time.process_time() - began) / GPU_SHARE
+
+
+def blob_name(model: Watched) -> str:
+    return "sha256-" + model.want.weights_digest.removeprefix("sha256:")
 
 
 def port_of(pid: int) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,8 @@ class Errands:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._done: list[tuple[int, Outcome]] = []
+        # A queue: the loop takes from it while a step may be adding to it.
+        self._done: deque[tuple[int, Outcome]] = deque()
         self._number = 0
         self.current: Errand | None = None
         self.finished = threading.Event()
@@ -62,7 +64,7 @@ class Errands:
         """Begin a step. One that is under way is not waited for any more: it is stuck, and the new one ends that."""
         self._number += 1
         began, number = self._clock(), self._number
-        self.current = Errand(action, began)
+        self.current = Errand(action, began, model)
 
         def work() -> None:
             error = None
@@ -81,8 +83,8 @@ class Errands:
     def ended(self) -> Outcome | None:
         """How the current step ended; None while it goes on."""
         self.finished.clear()
-        done, self._done = self._done, []
-        for number, outcome in done:
+        while self._done:
+            number, outcome = self._done.popleft()
             if number == self._number:
                 self.current = None
                 return outcome
@@ -162,7 +164,7 @@ class Mender:
         if found is None and spec.source not in {"registry", "starter"}:
             found, _ = self.up.pin(library, spec, running)
         if found is None:
-            raise NotFound(f"the server no longer has {spec.name}", model.want.regain)
+            raise NotFound(f"the server no longer has {spec.name}", f"{model.want.llmctl} up")
         model.want = replace(model.want, alias=found.alias, digests=model.want.digests | found.digests)
 
     def _kept(self, library: Library, pin: Pin, spec: ModelSpec, running: Running) -> Pinned | None:

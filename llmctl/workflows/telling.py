@@ -66,17 +66,15 @@ class Teller:
     def beat(self, now: float) -> None:
         """Tell the watchdog that the loop turns, three times as often as it wants to hear it."""
         limit = self.manager.watchdog_seconds
-        if limit is not None and now - self._beaten >= limit / 3:
+        if limit is not None and now - self._beaten >= limit / 3 and self.manager.tell(WATCHDOG="1"):
             self._beaten = now
-            self.manager.tell(WATCHDOG="1")
 
     def status(self, text: str, ready: bool) -> None:
-        if text != self._status:
+        """What the manager does not take is said again at the next look: a lost READY would be waited for for ever."""
+        if text != self._status and self.manager.tell(STATUS=text):
             self._status = text
-            self.manager.tell(STATUS=text)
-        if ready and not self._ready:
-            self._ready = True
-            self.manager.tell(READY="1", STATUS=text)
+        if ready and not self._ready and self.manager.tell(READY="1", STATUS=text):
+            self._ready, self._status = True, text
 
     def stopping(self) -> None:
         self.manager.tell(STOPPING="1", STATUS="ending")

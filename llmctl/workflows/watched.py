@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,16 +62,16 @@ def written(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def targets(profile: Profile, lock: Lock, *, own: bool) -> tuple[list[Watched], list[str]]:
+def targets(profile: Profile, lock: Lock, *, own: bool, llmctl: str = "llmctl") -> tuple[list[Watched], list[str]]:
     """The resident models that are pinned, and the names of those that are not. `own`: the server has the profile's
-    context in its environment; another one's alias carries it."""
+    context in its environment; another one's alias carries it. `llmctl` is the command that has the rights."""
     watched, missing = [], []
     for spec in profile.resident:
         pin = lock.pin(spec.name)
         if pin is None:
             missing.append(spec.name)
         else:
-            watched.append(Watched(want(profile, spec, pin, own)))
+            watched.append(Watched(replace(want(profile, spec, pin, own), llmctl=llmctl)))
     return watched, missing
 
 

@@ -55,11 +55,14 @@ looks = st.builds(
     runner=runners,
     others_busy=st.sampled_from([None, True, False]),
     other_runners=st.booleans(),
+    discovering=st.booleans(),
+    siblings_busy=st.booleans(),
+    unit=st.sampled_from([None, "starting", "up", "failed", "stopped"]),
     alias=st.sampled_from([None, "there", "there", "gone", "other"]),
     gpu=st.sampled_from(["fine", "fine", "fine", "lost", "mismatch", "absent", "unknown"]),
     pause=st.sampled_from([None, None, None, Pause("held", "a person"), Pause("leased", "a game")]),
     resumed=st.booleans(),
-    errand=st.sampled_from([None, None, Errand("load", 0.0), Errand("probe", 0.0), Errand("restart_engine", 0.0)]),
+    errand=st.sampled_from([None, None, Errand("load", 0.0, "qwen"), Errand("probe", 0.0, "qwen"), Errand("restart_engine", 0.0, "other")]),
     witnesses=st.sampled_from([None, Witnesses(None), Witnesses(None, buffers=(Buffer("CUDA0", "model", 9),))]),
 )
 # A state lasts for some looks, or else nothing would ever be stuck.
@@ -87,6 +90,9 @@ def test_no_sequence_of_facts_is_acted_on_too_often_or_against_anybody(story, wa
             taken.append((now, decision.action))
             assert decision.action in can
             assert seen.pause is None
+            # Nor is another model's answer ended with the server.
+            alone = seen.others_busy is False and not seen.siblings_busy
+            assert decision.action != "restart_engine" or seen.server != "answers" or alone
             there = seen.server == "answers" and any(line.digest == MINE.digest for line in seen.loaded)
             if there and seen.runner:
                 # Work that comes further is never touched; a request in work only when nothing has for a long time.

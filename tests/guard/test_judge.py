@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from llmctl.core.guard.decide import Budget, decide, loaded, probed
+from llmctl.core.guard.decide import CAPS, Budget, Taken, decide, loaded, probed
 from llmctl.core.guard.facts import Errand, Finding, Limits, Loaded, Look, Memory, Pause, Runner, Want
 from llmctl.core.guard.judge import judge
 from llmctl.core.guard.watch import watch
@@ -76,6 +76,10 @@ CASES = {
     "busy by the GPU's memory": ((GOOD, later(replace(GOOD, runner=runner(gpu_bytes=1300)), 5)), "busy", None),
     "no server": ((ABSENT,), "not_running", None),
     "no server of llmctl's own": ((replace(ABSENT, owner="llmctl"),), "not_running", "restart_engine"),
+    "an engine whose unit waits for a GPU": ((replace(ABSENT, unit="starting"),), "loading", None),
+    "an engine that has just begun": ((replace(ABSENT, unit="up", server_age_seconds=3.0),), "loading", None),
+    "an engine that never listens": ((replace(ABSENT, unit="up", server_age_seconds=300.0),), "not_running", None),
+    "an engine whose unit has failed": ((replace(ABSENT, unit="failed"),), "not_running", None),
     "another program on the port": ((replace(ABSENT, server="stranger"),), "not_running", None),
     "the runner has ended": ((replace(GOOD, runner=None),), "not_running", "load"),
     "a server that does not answer for a moment": ((SILENT, later(SILENT, 10)), "busy", None),
@@ -103,6 +107,22 @@ CASES = {
     ),
     "another model, being loaded": (
         (GOOD, later(replace(GONE, other_runners=True, others_busy=True), 5)),
+        "evicted",
+        None,
+    ),
+    "the server looks for GPUs before it loads": ((GOOD, later(replace(GONE, discovering=True), 5)), "evicted", None),
+    "the guard's own load, before its runner is there": (
+        (GOOD, later(replace(GONE, discovering=True, others_busy=None, errand=Errand("load", 104.0, "qwen")), 5)),
+        "loading",
+        None,
+    ),
+    "the guard's own load, which waits for a foreign model": (
+        (GOOD, later(replace(GONE, loaded=(OTHER,), others_busy=True, errand=Errand("load", 104.0, "qwen")), 5)),
+        "loading",
+        None,
+    ),
+    "the guard's load of another model": (
+        (GOOD, later(replace(GONE, loaded=(OTHER,), others_busy=True, errand=Errand("load", 104.0, "phi")), 5)),
         "evicted",
         None,
     ),
@@ -165,13 +185,18 @@ CASES = {
         None,
     ),
     "a probe that waits for nothing": (
-        tuple(later(replace(GOOD, errand=Errand("probe", 100.0)), 5 * n) for n in range(8)),
+        tuple(later(replace(GOOD, errand=Errand("probe", 100.0, "qwen")), 5 * n) for n in range(8)),
         "stuck",
         "end_runner",
     ),
+    "a probe of another model that waits for nothing": (
+        tuple(later(replace(GOOD, errand=Errand("probe", 100.0, "phi")), 5 * n) for n in range(8)),
+        "resident",
+        None,
+    ),
     "a probe behind a long answer": (
         tuple(
-            later(replace(GOOD, errand=Errand("probe", 100.0), runner=runner(cpu_seconds=1.0 + n)), 5 * n)
+            later(replace(GOOD, errand=Errand("probe", 100.0, "qwen"), runner=runner(cpu_seconds=1.0 + n)), 5 * n)
             for n in range(200)
         ),
         "busy",
@@ -304,7 +329,72 @@ def test_a_server_that_llmctl_did_not_start_is_never_signalled() -> None:
     assert "did not start" in finding.remedy
 
 
-def test_a_load_that_fails_is_said_with_its_error() -> None:
-    _, memory = after(GOOD)
-    finding, _ = after(later(GONE, 5), memory=loaded(memory, "it does not fit"))
+def failing(seconds: float, server: str = "9/4", want: Want = WANT) -> tuple[list[str], Finding, bool]:
+    """The steps taken while every load fails, with a server that is another process after it was started anew."""
+    _, memory = after(GOOD, want=want)
+    budget, taken, number = Budget(), [], 0
+    while number * 5 < seconds:
+        number += 1
+        look = later(replace(GONE, server_identity=f"{server}{taken.count('restart_engine') or ''}"), 5 * number)
+        finding, memory = after(look, memory=memory, want=want)
+        decision, budget = decide("qwen", finding, look, memory, budget, LIMITS, EVERYTHING)
+        taken += [decision.action] if decision.action else []
+        if decision.action == "load":
+            memory = loaded(memory, "it does not fit")
+    return taken, finding, decision.degraded
+
+
+def test_a_load_that_fails_is_tried_on_the_engine_started_anew_and_then_a_person_is_told_what_to_type() -> None:
+    taken, finding, degraded = failing(500)
+    assert taken.count("restart_engine") == 1
+    assert taken[0] == taken[1] == taken[-1] == "load"
+    assert taken.count("load") <= CAPS["load"]
+    assert degraded
+    assert finding.reason == "load_failed"
     assert "it does not fit" in finding.words
+    assert "llmctl verify qwen" in finding.remedy
+    assert "llmctl repair qwen" in finding.remedy
+
+
+def test_what_a_person_must_type_has_the_rights_and_is_quoted() -> None:
+    _, finding, _ = failing(500, want=replace(WANT, name="a b", llmctl="sudo llmctl"))
+    assert "sudo llmctl verify 'a b'" in finding.remedy
+
+
+def test_a_failed_load_is_forgotten_when_it_is_there_and_on_another_server() -> None:
+    failed = loaded(after(GOOD)[1], "it does not fit")
+    _, there = after(later(GOOD, 5), memory=failed)
+    assert after(later(GONE, 10), memory=there)[0].reason == "evicted"
+    assert after(later(GONE, 5), memory=failed)[0].reason == "load_failed"
+    other = replace(later(GONE, 5), server_identity="77/1")
+    assert after(other, memory=failed)[0].reason == "server_replaced"
+
+
+@pytest.mark.parametrize("busy", [{"siblings_busy": True}, {"others_busy": True}, {"others_busy": None}])
+def test_the_engine_is_not_started_anew_while_another_model_answers(busy: dict[str, bool | None]) -> None:
+    on_cpu = replace(
+        GOOD,
+        loaded=(replace(MINE, size_vram_bytes=0),),
+        witnesses=Witnesses(None, buffers=(Buffer("CPU", "model", 9),)),
+        **busy,  # type: ignore[arg-type]
+    )
+    finding, memory = after(on_cpu)
+    budget = Budget((Taken(0.0, "load", "on_cpu", "qwen"),))
+    decision, budget = decide("qwen", finding, on_cpu, memory, budget, LIMITS, EVERYTHING)
+    assert (finding.reason, decision.action, decision.degraded) == ("on_cpu", None, False)
+    alone = replace(on_cpu, siblings_busy=False, others_busy=False)
+    assert decide("qwen", finding, alone, memory, budget, LIMITS, EVERYTHING)[0].action == "restart_engine"
+
+
+def test_who_keeps_evicting_is_named_while_its_model_is_in_use_too() -> None:
+    """Once the steps are spent nothing but the window's end takes that back: not whether the rival works just now."""
+    _, memory = after(GOOD)
+    budget, seen = Budget(), []
+    for number in range(1, 100):
+        look = later(replace(GONE, loaded=(OTHER,), others_busy=number % 4 == 0), 5 * number)
+        finding, memory = after(look, memory=memory)
+        decision, budget = decide("qwen", finding, look, memory, budget, LIMITS, frozenset({"load"}))
+        seen.append((decision.degraded, finding.remedy))
+    first = next(number for number, (degraded, _) in enumerate(seen) if degraded)
+    assert first < 90
+    assert set(seen[first:]) == {(True, "rival:latest (context 4096) took its place 1 time")}

@@ -112,6 +112,24 @@ def test_the_manager_hears_ready_once_and_every_new_status(
     ]
 
 
+def test_what_a_busy_manager_does_not_take_is_said_again(
+    tmp_path: Path, listen: Callable[[str], Listener]
+) -> None:
+    """A READY that was lost would leave the unit starting for ever."""
+    path = str(tmp_path / "n")
+    heard, made = listen(path), teller(tmp_path, [], NOTIFY_SOCKET=path, WATCHDOG_USEC="9000000")
+    while notify.send(path, b"X=1"):
+        pass
+    made.status("resident", ready=True)
+    made.beat(100.0)
+    assert set(heard.texts()) == {"X=1"}
+    heard.messages.clear()
+    made.status("resident", ready=True)
+    made.beat(100.1)
+    made.status("resident", ready=True)
+    assert heard.texts() == ["STATUS=resident", "READY=1\nSTATUS=resident", "WATCHDOG=1"]
+
+
 def test_the_watchdog_hears_it_well_before_its_time_is_up(tmp_path: Path, listen: Callable[[str], Listener]) -> None:
     heard = listen(str(tmp_path / "n"))
     made = teller(

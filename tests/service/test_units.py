@@ -110,6 +110,10 @@ def test_the_boot_waits_for_no_gpu() -> None:
     assert "TimeoutStartSec=infinity" in unit.engine_unit(SITE, PLAIN)
 
 
+def test_the_guard_does_not_wait_for_the_engine_to_say_what_that_waits_for() -> None:
+    assert "After=" not in unit.guard_unit(SITE)
+
+
 def test_settings_become_the_environment() -> None:
     profile = replace(PLAIN, server=ServerSpec(context=4096, kv_cache="q8_0"), gpu=GpuSpec(require="full"))
     environment = environment_of(unit.engine_unit(SITE, profile))

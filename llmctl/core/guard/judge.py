@@ -70,15 +70,15 @@ def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
 
 def _no_answer(look: Look, memory: Memory, limits: Limits) -> Finding:
     expected = "a server that answers"
+    young = look.server_age_seconds is not None and look.server_age_seconds < limits.start_seconds
+    if look.server == "absent" and (look.unit == "starting" or (look.unit == "up" and young)):
+        return Finding("loading", look.server_words, expected, "no server yet")
     if look.server in {"absent", "stranger"}:
-        if look.server == "absent" and look.unit == "starting":
-            return Finding("loading", look.server_words, expected, "its unit is starting")
         steps = REVIVE if look.owner == "llmctl" and look.server == "absent" else ()
         return Finding(
             "not_running", look.server_words, expected, look.server_words, steps, SERVER_REMEDIES[look.owner]
         )
     quiet = elapsed(memory.server_quiet_since, look)
-    young = look.server_age_seconds is not None and look.server_age_seconds < limits.start_seconds
     stopped = look.server_state in {"T", "t"}
     if young and not stopped:
         return Finding("loading", "the server has started and does not answer yet", expected, "no answer yet")
