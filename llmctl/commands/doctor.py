@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +39,9 @@ def doctor(
     fix: Annotated[bool, typer.Option("--fix", help="Run the remedies that are marked safe, then look again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every 5 s, until Ctrl-C.")] = False,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="FILE", help="Write an archive for a bug report.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="For an issue or a chat.")] = False,
     profile: ProfileOption = None,
     yes: YesFlag = False,
@@ -50,7 +54,7 @@ def doctor(
       None.
     \b
     SIDE EFFECTS
-      None without --fix and --deep. --fix runs only llmctl's own commands, and shows them first.
+      None without --fix, --deep and --bundle. --fix runs only llmctl's own commands, and shows them first.
     \b
     EXIT CODES
       0 nothing is wrong, or only warnings
@@ -72,7 +76,7 @@ def doctor(
     made = given(env, profile)
     if watch:
         keep_watching(out, made, checks)
-    found = examined(out, made, checks, deep=deep or any(check.deep for check in checks))
+    found = examined(out, made, checks, deep=deep or any(check.deep for check in checks), bundle=bundle)
     if fix and found.safe_commands:
         found = fixed(out, made, checks, found, yes)
     from llmctl.output import doctor as lines
@@ -97,18 +101,25 @@ def given(env: Env, profile: str | None) -> Given:
     )
 
 
-def examined(out: Output, made: Given, checks: tuple[Check, ...], *, deep: bool) -> Report:
+def examined(out: Output, made: Given, checks: tuple[Check, ...], *, deep: bool, bundle: Path | None) -> Report:
     """One look. A deep one says what it does, as it may take minutes."""
     from llmctl.core.progress import Step
     from llmctl.workflows import doctor as work
 
     if not deep:
-        report, _ = work.look(made, checks, deep=False)
+        report, facts = work.look(made, checks, deep=False)
     else:
         with out.progress() as progress:
             progress(Step("deep", "deep", detail="hashing every pinned blob, and asking for one answer"))
-            report, _ = work.look(made, checks, deep=True)
+            report, facts = work.look(made, checks, deep=True)
             progress(Step("deep", "deep", "done"))
+    if bundle is not None:
+        from llmctl.output import plain
+        from llmctl.workflows.bundle import write
+
+        documents = {"report": plain(report), "facts": {"areas": plain(facts.areas), "missing": plain(facts.missing)}}
+        written = write(bundle, documents, made)
+        out.note(f"written: {written.path} ({written.size_bytes:,} bytes): read it before you send it")
     return report
 
 

@@ -14,36 +14,12 @@ from llmctl.cli import COMMANDS, load_command
 Test = TypeVar("Test", bound=Callable[..., None])
 # What a remedy may call besides llmctl: programs of every Linux with systemd, of NVIDIA's driver, and a shell's own.
 PROGRAMS = frozenset(
-    [
-        "sudo",
-        "systemctl",
-        "journalctl",
-        "loginctl",
-        "nvidia-smi",
-        "nvidia-modprobe",
-        "modprobe",
-        "reboot",
-        "dmesg",
-        "kill",
-        "chmod",
-        "chown",
-        "usermod",
-        "export",
-        "unset",
-        "df",
-        "du",
-        "rm",
-        "ls",
-        "lsof",
-        "ps",
-        "ss",
-        "ollama",
-        "docker",
-        "id",
-        "findmnt",
-        "nvidia-ctk",
-        "snap",
-    ]
+    {
+        *("sudo", "systemctl", "journalctl", "loginctl", "usermod", "reboot", "dmesg"),
+        *("nvidia-smi", "nvidia-modprobe", "nvidia-ctk", "modprobe"),
+        *("export", "unset", "kill", "ps", "ss", "lsof", "id", "chmod", "chown", "df", "du", "rm", "ls", "findmnt"),
+        *("ollama", "docker"),
+    }
 )
 
 
