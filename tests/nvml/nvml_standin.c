@@ -4,13 +4,17 @@
  * One setting per line, "key value"; lines after "gpu" belong to that GPU:
  *
  *     driver 570.86.10            error nvmlInitWithFlags DRIVER_NOT_LOADED
- *     cuda 12080
+ *     cuda 12080                  process PID NAME
  *     gpu
  *     name NVIDIA GeForce RTX 3090
  *     uuid GPU-...                memory TOTAL USED FREE
  *     compute PID BYTES           graphics PID BYTES          (BYTES "-": not available, as under WSL2)
- *     temperature 45              throttle 4
- *     pcie GEN WIDTH MAX_GEN MAX_WIDTH
+ *     temperature 45              limits SHUTDOWN SLOWDOWN MAX        (degrees)
+ *     throttle 4                  power NOW LIMIT DEFAULT             (milliwatts)
+ *     clock NOW MAX               utilization GPU MEMORY              (MHz of the SMs; percent)
+ *     persistence 1               display 0
+ *     mig CURRENT PENDING         ecc CORRECTED UNCORRECTED           (since the driver was loaded)
+ *     capability 8 6              pcie GEN WIDTH MAX_GEN MAX_WIDTH
  *     error nvmlDeviceGetMemoryInfo GPU_IS_LOST
  *
  * A value that the script does not give is NVML_ERROR_NOT_SUPPORTED, as on a card that lacks it. Return codes and
@@ -33,6 +37,8 @@ typedef struct { unsigned version; u64 total, reserved, free, used; } memory_v2_
 typedef struct { unsigned pid; u64 used; unsigned gpu_instance, compute_instance; } process_t;
 typedef struct { unsigned version; int sensor; int temperature; } temperature_v1_t;
 typedef struct { int count; process_t list[MAX_PROCESSES]; } processes_t;
+typedef struct { int count; unsigned pid[MAX_PROCESSES]; char name[MAX_PROCESSES][96]; } names_t;
+typedef struct { unsigned gpu, memory; } utilization_t;
 typedef struct { int count; char call[MAX_ERRORS][64]; status code[MAX_ERRORS]; } errors_t;
 
 typedef struct {
@@ -40,6 +46,8 @@ typedef struct {
     memory_t memory;
     processes_t compute, graphics;
     int temperature, pcie[4];
+    /* -1 is what the script does not give. */
+    int limits[3], power[3], clock[2], utilization[2], persistence, display, mig[2], ecc[2], capability[2];
     long throttle;
     errors_t errors;
 } gpu_t;
@@ -48,6 +56,7 @@ typedef struct {
     char driver[80];
     int cuda, count;
     gpu_t gpus[MAX_GPUS];
+    names_t names;
     errors_t errors;
 } machine_t;
 
@@ -111,13 +120,39 @@ static void read_process(processes_t *processes, const char *value)
     process->gpu_instance = process->compute_instance = 0xFFFFFFFFu;
 }
 
+static void read_name(names_t *names, const char *value)
+{
+    int number = names->count;
+    if (number == MAX_PROCESSES || sscanf(value, "%u %95[^\n]", &names->pid[number], names->name[number]) != 2)
+        broken_script(value);
+    names->count++;
+}
+
+/* The numbers of one line; -1 for those that are not given. */
+static int read_numbers(const char *value, int *numbers, int most)
+{
+    int count = 0, length = 0;
+    while (count < most && sscanf(value, "%d%n", &numbers[count], &length) == 1) {
+        value += length;
+        count++;
+    }
+    return count > 0 && value[strspn(value, " ")] == 0;
+}
+
 static gpu_t *new_gpu(void)
 {
     if (machine.count == MAX_GPUS)
         broken_script("gpu");
     gpu_t *gpu = &machine.gpus[machine.count++];
-    gpu->temperature = -1;
+    gpu->temperature = gpu->persistence = gpu->display = -1;
     gpu->throttle = -1;
+    memset(gpu->limits, -1, sizeof gpu->limits);
+    memset(gpu->power, -1, sizeof gpu->power);
+    memset(gpu->clock, -1, sizeof gpu->clock);
+    memset(gpu->utilization, -1, sizeof gpu->utilization);
+    memset(gpu->mig, -1, sizeof gpu->mig);
+    memset(gpu->ecc, -1, sizeof gpu->ecc);
+    memset(gpu->capability, -1, sizeof gpu->capability);
     return gpu;
 }
 
@@ -133,6 +168,15 @@ static int read_gpu_value(gpu_t *gpu, const char *key, const char *value)
     else if (strcmp(key, "throttle") == 0) gpu->throttle = strtol(value, NULL, 0);
     else if (strcmp(key, "pcie") == 0)
         return sscanf(value, "%d %d %d %d", &gpu->pcie[0], &gpu->pcie[1], &gpu->pcie[2], &gpu->pcie[3]) == 4;
+    else if (strcmp(key, "limits") == 0) return read_numbers(value, gpu->limits, 3);
+    else if (strcmp(key, "power") == 0) return read_numbers(value, gpu->power, 3);
+    else if (strcmp(key, "clock") == 0) return read_numbers(value, gpu->clock, 2);
+    else if (strcmp(key, "utilization") == 0) return read_numbers(value, gpu->utilization, 2);
+    else if (strcmp(key, "persistence") == 0) return read_numbers(value, &gpu->persistence, 1);
+    else if (strcmp(key, "display") == 0) return read_numbers(value, &gpu->display, 1);
+    else if (strcmp(key, "mig") == 0) return read_numbers(value, gpu->mig, 2);
+    else if (strcmp(key, "ecc") == 0) return read_numbers(value, gpu->ecc, 2);
+    else if (strcmp(key, "capability") == 0) return read_numbers(value, gpu->capability, 2);
     else if (strcmp(key, "error") == 0) read_error(&gpu->errors, value);
     else return 0;
     return 1;
@@ -142,6 +186,7 @@ static int read_machine_value(const char *key, const char *value)
 {
     if (strcmp(key, "driver") == 0) snprintf(machine.driver, sizeof machine.driver, "%s", value);
     else if (strcmp(key, "cuda") == 0) machine.cuda = atoi(value);
+    else if (strcmp(key, "process") == 0) read_name(&machine.names, value);
     else if (strcmp(key, "error") == 0) read_error(&machine.errors, value);
     else return 0;
     return 1;
@@ -333,3 +378,80 @@ status nvmlDeviceGetCurrPcieLinkGeneration(void *handle, unsigned *value) { BEGI
 status nvmlDeviceGetCurrPcieLinkWidth(void *handle, unsigned *value) { BEGIN_GPU(); return put_link(gpu, 1, value); }
 status nvmlDeviceGetMaxPcieLinkGeneration(void *handle, unsigned *value) { BEGIN_GPU(); return put_link(gpu, 2, value); }
 status nvmlDeviceGetMaxPcieLinkWidth(void *handle, unsigned *value) { BEGIN_GPU(); return put_link(gpu, 3, value); }
+
+static status put_number(int number, unsigned *value)
+{
+    *value = (unsigned)number;
+    return number < 0 ? NOT_SUPPORTED : SUCCESS;
+}
+
+status nvmlDeviceGetTemperatureThreshold(void *handle, int kind, unsigned *celsius)
+{
+    BEGIN_GPU();
+    /* NVML_TEMPERATURE_THRESHOLD_SHUTDOWN 0, SLOWDOWN 1, MEM_MAX 2, GPU_MAX 3 */
+    if (kind != 0 && kind != 1 && kind != 3) return NOT_SUPPORTED;
+    return put_number(gpu->limits[kind == 3 ? 2 : kind], celsius);
+}
+
+status nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) { BEGIN_GPU(); return put_number(gpu->power[0], milliwatts); }
+status nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *milliwatts) { BEGIN_GPU(); return put_number(gpu->power[1], milliwatts); }
+status nvmlDeviceGetPowerManagementDefaultLimit(void *handle, unsigned *milliwatts) { BEGIN_GPU(); return put_number(gpu->power[2], milliwatts); }
+
+/* Only the clock of the streaming multiprocessors, NVML_CLOCK_SM, is scripted. */
+status nvmlDeviceGetClockInfo(void *handle, int kind, unsigned *mhz)
+{
+    BEGIN_GPU();
+    return kind == 1 ? put_number(gpu->clock[0], mhz) : NOT_SUPPORTED;
+}
+
+status nvmlDeviceGetMaxClockInfo(void *handle, int kind, unsigned *mhz)
+{
+    BEGIN_GPU();
+    return kind == 1 ? put_number(gpu->clock[1], mhz) : NOT_SUPPORTED;
+}
+
+status nvmlDeviceGetUtilizationRates(void *handle, utilization_t *rates)
+{
+    BEGIN_GPU();
+    status failed = put_number(gpu->utilization[1], &rates->memory);
+    return failed ? failed : put_number(gpu->utilization[0], &rates->gpu);
+}
+
+status nvmlDeviceGetPersistenceMode(void *handle, unsigned *mode) { BEGIN_GPU(); return put_number(gpu->persistence, mode); }
+status nvmlDeviceGetDisplayActive(void *handle, unsigned *active) { BEGIN_GPU(); return put_number(gpu->display, active); }
+
+status nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending)
+{
+    BEGIN_GPU();
+    status failed = put_number(gpu->mig[1], pending);
+    return failed ? failed : put_number(gpu->mig[0], current);
+}
+
+/* NVML_MEMORY_ERROR_TYPE_CORRECTED 0 and UNCORRECTED 1; both counters are the same here. */
+status nvmlDeviceGetTotalEccErrors(void *handle, int kind, int counter, u64 *count)
+{
+    unsigned number = 0;
+    BEGIN_GPU();
+    (void)counter;
+    if (kind != 0 && kind != 1) return INVALID_ARGUMENT;
+    status failed = put_number(gpu->ecc[kind], &number);
+    *count = number;
+    return failed;
+}
+
+status nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor)
+{
+    BEGIN_GPU();
+    *major = gpu->capability[0];
+    *minor = gpu->capability[1];
+    return *major < 0 || *minor < 0 ? NOT_SUPPORTED : SUCCESS;
+}
+
+status nvmlSystemGetProcessName(unsigned pid, char *text, unsigned length)
+{
+    BEGIN();
+    for (int i = 0; i < machine.names.count; i++)
+        if (machine.names.pid[i] == pid)
+            return put_text(text, length, machine.names.name[i]);
+    return 6; /* NOT_FOUND */
+}

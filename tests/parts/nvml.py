@@ -20,7 +20,12 @@ _SOURCE = Path(__file__).parent.parent / "nvml" / "nvml_standin.c"
 
 @dataclass
 class ScriptedGpu:
-    """One GPU as NVML tells it; None is what NVML cannot tell. A process is (pid, bytes or None)."""
+    """One GPU as NVML tells it, an idle RTX 3090 until told otherwise; None is what NVML cannot tell.
+
+    A process is (pid, bytes or None). `limits`: degrees of shutdown, slowdown, and the most it should run at.
+    `power`: watts now, the limit, the maker's limit. `clock`: MHz now and at most. `utilization`: percent of the GPU
+    and of its memory. `mig`: now, and after the next reset. `ecc`: corrected and uncorrected errors.
+    """
 
     name: str | None = "NVIDIA GeForce RTX 3090"
     uuid: str | None = "GPU-3f2a7c10-0000-4000-8000-000000000000"
@@ -31,6 +36,15 @@ class ScriptedGpu:
     temperature: int | None = 45
     throttle: int | None = 0
     pcie: tuple[int, int, int, int] | None = (4, 16, 4, 16)
+    limits: tuple[int, int, int] | None = (98, 95, 93)
+    power: tuple[float, float, float] | None = (30.0, 350.0, 350.0)
+    clock: tuple[int, int] | None = (210, 2100)
+    utilization: tuple[int, int] | None = (0, 1)
+    persistence: int | None = 1
+    display: int | None = 0
+    mig: tuple[int, int] | None = None
+    ecc: tuple[int, int] | None = None
+    capability: tuple[int, int] | None = (8, 6)
     errors: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -41,7 +55,16 @@ class ScriptedGpu:
             "memory": f"{total} {self.used_bytes} {total - self.used_bytes}" if total is not None else None,
             "temperature": self.temperature,
             "throttle": self.throttle,
-            "pcie": " ".join(map(str, self.pcie)) if self.pcie else None,
+            "pcie": numbers(self.pcie),
+            "limits": numbers(self.limits),
+            "power": numbers(tuple(int(watts * 1000) for watts in self.power)) if self.power else None,
+            "clock": numbers(self.clock),
+            "utilization": numbers(self.utilization),
+            "persistence": self.persistence,
+            "display": self.display,
+            "mig": numbers(self.mig),
+            "ecc": numbers(self.ecc),
+            "capability": numbers(self.capability),
         }
         return [
             "gpu",
@@ -50,6 +73,10 @@ class ScriptedGpu:
             *(f"graphics {pid} {'-' if used is None else used}" for pid, used in self.graphics),
             *(f"error {call} {code}" for call, code in self.errors.items()),
         ]
+
+
+def numbers(values: tuple[int, ...] | None) -> str | None:
+    return None if values is None else " ".join(map(str, values))
 
 
 @dataclass
@@ -63,8 +90,15 @@ class NvmlStandin:
     def environ(self) -> dict[str, str]:
         return {"LD_LIBRARY_PATH": str(self.library.parent), "NVML_STANDIN": str(self.script)}
 
-    def set(self, *gpus: ScriptedGpu, driver: str | None = "570.86.10", errors: dict[str, str] | None = None) -> None:
+    def set(
+        self,
+        *gpus: ScriptedGpu,
+        driver: str | None = "570.86.10",
+        errors: dict[str, str] | None = None,
+        names: dict[int, str] | None = None,
+    ) -> None:
         lines = [f"driver {driver}"] if driver else []
+        lines += [f"process {pid} {name}" for pid, name in (names or {}).items()]
         lines += [f"error {call} {code}" for call, code in (errors or {}).items()]
         for gpu in gpus:
             lines += gpu.lines()
