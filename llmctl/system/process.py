@@ -199,6 +199,11 @@ def server_at(port: int) -> Process | None:
     return theirs[0] if len(theirs) == 1 else None
 
 
+def listening_user(port: int) -> int | None:
+    """To whom the socket that listens on a port of this machine belongs; None where none does."""
+    return next((user for _, user in _listening(port)), None)
+
+
 def _user(pid: int) -> int | None:
     try:
         return (PROC / str(pid)).stat().st_uid

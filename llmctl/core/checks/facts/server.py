@@ -10,6 +10,7 @@ from llmctl.core.serving import Lack
 
 Answer = Literal["answers", "silent", "absent", "stranger"]
 Owner = Literal["llmctl", "systemd", "foreign"]
+STOPPED = frozenset({"T", "t"})
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,21 @@ class Listener:
     command: str
     user: str | None
 
+    @property
+    def words(self) -> str:
+        whose = f" of {self.user}" if self.user else ""
+        return f"pid {self.pid}{whose}: {self.command}" if self.pid else f"a program{whose} that this user may not see"
+
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """One `ollama serve`. `environ` is empty where it is another user's; `state` is the kernel's letter."""
+    """One `ollama serve`. `environ` is empty where it is another user's; `state` is the kernel's letter.
+
+    `program` is the file it runs; `replaced`: that file is not the one on the disk any more. `port` and `host` as it
+    was told, 11434 where nothing was said; None where its environment cannot be read. `mine`: llmctl started it.
+    `here`: it is in this network, not in a container's. `apart`: it is this user's, with a HOME of its own, as private
+    servers are, so that it was meant to be a second one.
+    """
 
     pid: int
     user: str | None
@@ -33,13 +45,23 @@ class ServerProcess:
     store: str | None
     environ: Mapping[str, str]
     uptime_seconds: float | None
+    mine: bool = False
+    here: bool = True
+    apart: bool = False
+    replaced: bool = False
+    unit: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.state in STOPPED
 
 
 @dataclass(frozen=True)
 class Runner:
-    """One llama-server. `parent` is its server's pid where that is an `ollama serve`, else None: an orphan.
+    """One llama-server of Ollama's. `parent` is its server's pid where that is an `ollama serve`, else None: an orphan.
 
-    `cpu_seconds` twice, `apart_seconds` between: whether it works. `health`: what it says on its own port.
+    `weights_digest` is what it serves. `health`: what it says on its own port, `worked`: whether it used CPU time while
+    it was asked, None where it answered. `mine`: it carries llmctl's marker. `apart`: as of a server.
     """
 
     pid: int
@@ -51,15 +73,33 @@ class Runner:
     gpu_bytes: int | None
     health: Literal["ok", "loading", "silent", "unasked"]
     uptime_seconds: float | None
+    weights_digest: str | None = None
+    worked: bool | None = None
+    mine: bool = False
+    apart: bool = False
+
+    @property
+    def stopped(self) -> bool:
+        return self.state in STOPPED
+
+
+@dataclass(frozen=True)
+class Program:
+    """The `ollama` that a person's shell would run, with its version."""
+
+    path: str
+    version: str
 
 
 @dataclass(frozen=True)
 class ServerFacts:
     """The server of the profile. `words` says why it does not answer; `origin` is who decided the address.
 
-    `expected`: the last `up` left it running, or a unit of llmctl is installed, so that it should be there.
-    `lacks` are settings that differ from the profile, of the server's environment or its runner's arguments.
-    `config` is what the server logged of its effective environment at its start, None where no log tells.
+    `expected`: the last `up` left it running, a unit of llmctl is installed, or the models are pinned, so that it
+    should be there; `ended`: `llmctl down` ended it. `lacks` are settings that differ from the profile, of the
+    server's environment or its runner's arguments; None where neither can be seen. `up` and `down` are the commands
+    that bring this profile up and take it down, with the rights that they need; `held` says why the guard keeps its
+    hands off. `cli` is the `ollama` on PATH, where its commands would reach this server.
     """
 
     url: str
@@ -70,14 +110,32 @@ class ServerFacts:
     owner: Owner | None = None
     pid: int | None = None
     expected: bool = False
+    ended: bool = False
     listener: Listener | None = None
     processes: tuple[ServerProcess, ...] = ()
     runners: tuple[Runner, ...] = ()
-    lacks: tuple[Lack, ...] = ()
-    config: Mapping[str, str] | None = None
+    lacks: tuple[Lack, ...] | None = None
     store: str | None = None
     held: str | None = None
+    up: str = "llmctl up"
+    down: str = "llmctl down"
+    cli: Program | None = None
 
     @property
     def answers(self) -> bool:
         return self.answer == "answers"
+
+    @property
+    def process(self) -> ServerProcess | None:
+        """The server's own process, where it can be seen."""
+        return next((found for found in self.processes if found.pid == self.pid), None)
+
+    @property
+    def orphans(self) -> tuple[Runner, ...]:
+        return tuple(runner for runner in self.runners if runner.parent is None)
+
+    def runner_of(self, weights_digest: str | None) -> Runner | None:
+        """The runner by which this server serves these weights."""
+        return next(
+            (one for one in self.runners if one.parent == self.pid and one.weights_digest == weights_digest), None
+        )
