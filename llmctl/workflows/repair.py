@@ -14,18 +14,23 @@ from llmctl.library import repair as repairing
 from llmctl.library.obtain import CONSENT_BYTES
 from llmctl.library.remade import Maker
 from llmctl.library.repair import Mending
+from llmctl.system.paths import SYSTEM
 from llmctl.system.verified import Verified
 from llmctl.workflows.pins import checked, old_bytes, remedy, require_rights
 
 if TYPE_CHECKING:
     from llmctl.library.repair import Mended, Need, NotMended
     from llmctl.library.verify import CheckedModel, Verification
+    from llmctl.server import Running
     from llmctl.workflows.pins import Scope
 
 
 @dataclass(frozen=True)
 class RepairResult:
-    """What was bad and is right again, and what still is not. In a dry run `mended` is what would be."""
+    """What was bad and is right again, and what still is not. In a dry run `mended` is what would be.
+
+    `restart_server`: weights were replaced under a running server, which remembers what it read of them.
+    """
 
     store: str
     why: str
@@ -36,6 +41,7 @@ class RepairResult:
     mended: tuple[Mended, ...]
     failed: tuple[NotMended, ...]
     fetched_bytes: int
+    restart_server: bool
     models: tuple[CheckedModel, ...]
     notes: tuple[str, ...]
     remedy: str | None
@@ -106,20 +112,39 @@ def repaired(
     planned: tuple[Mended, ...] | None = None,
 ) -> RepairResult:
     mended = planned if planned is not None else tuple(mending.mended) if mending else ()
+    running = scope.place.running
+    remembers = running if mending is not None and weights_replaced(scope, before, after) else None
     return RepairResult(
         store=str(scope.place.store.path),
         why=scope.place.why,
-        server=scope.place.running.base_url if scope.place.running else None,
+        server=running.base_url if running else None,
         lock=str(scope.lock_path),
         dry_run=planned is not None,
         good=after.good,
         mended=mended,
         failed=tuple(mending.failed) if mending else (),
         fetched_bytes=sum(each.fetched_bytes or 0 for each in mended),
+        restart_server=remembers is not None,
         models=after.models,
-        notes=(*after.notes, *old_bytes(scope, before)),
+        notes=(*after.notes, *old_bytes(scope, before), *([start_anew(scope, remembers)] if remembers else [])),
         remedy=None if after.good else remedy(scope, after),
     )
+
+
+def weights_replaced(scope: Scope, before: Verification, after: Verification) -> bool:
+    """Whether weights that could be read were others, and are right now."""
+    weights = {pin.weights_digest for pin in scope.pins}
+    bad = {blob.digest for blob in before.bad_blobs if blob.problem != "missing"}
+    return bool(weights & bad - {blob.digest for blob in after.bad_blobs})
+
+
+def start_anew(scope: Scope, running: Running) -> str:
+    """Ollama 0.34.0 reads the head of a file once: what it found to be damaged it refuses until it ends."""
+    command = "sudo llmctl" if scope.paths == SYSTEM else "llmctl"
+    how = f"{command} down, then {command} up starts it anew"
+    if running.owner == "foreign":
+        how = "start it anew, the way it was started"
+    return f"the server at {running.base_url} remembers what it read of the old weights: {how}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -62,7 +62,9 @@ looks = st.builds(
     gpu=st.sampled_from(["fine", "fine", "fine", "lost", "mismatch", "absent", "unknown"]),
     pause=st.sampled_from([None, None, None, Pause("held", "a person"), Pause("leased", "a game")]),
     resumed=st.booleans(),
-    errand=st.sampled_from([None, None, Errand("load", 0.0, "qwen"), Errand("probe", 0.0, "qwen"), Errand("restart_engine", 0.0, "other")]),
+    errand=st.sampled_from(
+        [None, None, Errand("load", 0.0, "qwen"), Errand("probe", 0.0, "qwen"), Errand("restart_engine", 0.0, "other")]
+    ),
     witnesses=st.sampled_from([None, Witnesses(None), Witnesses(None, buffers=(Buffer("CUDA0", "model", 9),))]),
 )
 # A state lasts for some looks, or else nothing would ever be stuck.

@@ -63,6 +63,16 @@ def test_a_lost_gpu_is_named(on_gpu: RunningGuard, nvml_standin: NvmlStandin) ->
     assert "reset" in told["remedy"]
 
 
+def test_a_runner_that_dies_with_its_gpu_is_no_eviction(on_gpu: RunningGuard, nvml_standin: NvmlStandin) -> None:
+    """NVML is asked when a runner has ended, not when it is due."""
+    (runner,) = (pid for pid in on_gpu.cli.owned() if b"llama-server\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    seen = len(on_gpu.events)
+    nvml_standin.set(ScriptedGpu(errors={"nvmlDeviceGetMemoryInfo": "GPU_IS_LOST"}))
+    on_gpu.cli.kill(runner)
+    on_gpu.told("gpu_lost", since=seen)
+    assert {(event["reason"], event["action"]) for event in on_gpu.events[seen:]} == {("gpu_lost", None)}
+
+
 def test_a_model_on_the_cpu_is_loaded_anew_once_and_then_the_engine_starts_anew(
     llmctl: Llmctl, ready: str, starter_gguf: Path, rpc_gpu: RpcGpu, start_guard: StartGuard
 ) -> None:

@@ -83,6 +83,8 @@ def test_a_bad_blob_is_fetched_and_nothing_else(offered: Offered, how: str) -> N
     assert path.read_bytes() == WEIGHTS
     assert not path.is_symlink()
     assert registry.sent == {pin.weights_digest: len(WEIGHTS)}
+    # No server runs that could have read it.
+    assert done.json["restart_server"] is False
     (mended,) = done.json["mended"]
     assert (mended["what"], mended["name"], mended["fetched_bytes"]) == ("blob", pin.weights_digest, len(WEIGHTS))
     assert registry.host in mended["source"]
@@ -495,6 +497,8 @@ def test_a_runner_that_has_the_old_bytes_is_named(served: tuple[Pinned, OllamaSe
     done = pinned("repair", "--yes", "--json", given=False)
     assert done.code == 0, done.err
     assert "llmctl down" in done.json["notes"][0]
+    assert done.json["restart_server"] is True
+    assert f"{server.url} remembers what it read" in done.json["notes"][1]
     assert answer(server, pin.alias)
 
 

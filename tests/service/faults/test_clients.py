@@ -104,6 +104,13 @@ def test_a_client_keeps_evicting_it(served: Served) -> None:
         fighting.start()
         try:
             served.until("the guard to give up", lambda: served.note.get("degraded"), 300)
+            # Nor does it take that back while the other is in use.
+            asking = threading.Thread(target=lambda: served.generate(rival, tokens=60))
+            asking.start()
+            while asking.is_alive():
+                assert served.note["degraded"]
+            asking.join()
+            assert served.note["degraded"]
         finally:
             done.set()
             fighting.join()
@@ -115,7 +122,6 @@ def test_a_client_keeps_evicting_it(served: Served) -> None:
         assert all(sum(one <= other < one + WINDOW_SECONDS for other in loads) <= 6 for one in loads)
         told = [event for event in served.events(since) if event.get("DEGRADED") == "1"][-1]
         assert f"{RIVAL} (context 2048) took its place" in told["REMEDY"]
-        # While the other is in use, STATUS says that.
         served.until("STATUS to name the client", lambda: told["REMEDY"] in served.words)
         assert served.guard["ActiveState"] == "active"
         with served.away("a client that kept evicting it", lambda: served.loaded() == [served.alias]):

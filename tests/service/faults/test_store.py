@@ -22,12 +22,13 @@ def weights(served: Served) -> str:
 @fault(
     what="the weights are damaged on the disk, so that they do not load",
     how="the head of the blob overwritten, then a restart of the engine",
-    happens="the load fails, so often per window; `degraded`, with the engine's words; `llmctl verify` names the blob. "
-    "The engine (0.34.0) remembers what it read: after `llmctl repair` it must be started anew",
+    happens="`load_failed`: the guard loads again, starts the engine anew once, loads again, and says `degraded`, with the "
+    "engine's words, `llmctl verify` and `llmctl repair`. The repair mends the blob, and says that the engine (0.34.0) "
+    "remembers what it read",
     again="`llmctl repair`, `llmctl down`, `llmctl up`",
 )
 def test_the_blob_is_corrupted_before_a_restart(served: Served) -> None:
-    blob, container = weights(served), served.container
+    blob, container, since = weights(served), served.container, len(served.events())
     script = 'f="$1"; dd if="$f" of=/var/tmp/head bs=64K count=1; dd if=/dev/zero of="$f" bs=64K count=1 conv=notrunc'
     container.run("systemctl", "stop", ENGINE_UNIT)
     container.run("sh", "-c", script, "sh", blob)
@@ -35,13 +36,19 @@ def test_the_blob_is_corrupted_before_a_restart(served: Served) -> None:
         container.run("systemctl", "start", ENGINE_UNIT)
         served.until("word of it", lambda: "failed" in served.note.get("words", ""))
         assert not served.resident
-        served.until("the guard to give up", lambda: served.note.get("degraded"))
-        assert "degraded" in served.words
+        served.until("the guard to give up", lambda: served.note["reason"] == "load_failed" and served.note["degraded"])
+        assert served.steps(since).count(("load_failed", "restart_engine")) == 1
         assert served.processes("llama-server") == {}
-        assert served.llmctl("verify").code == 5
+        for command in ("sudo llmctl verify starter", "sudo llmctl repair starter"):
+            assert command in served.words
+        assert served.llmctl("verify", "starter").code == 5
+        repaired = served.llmctl("repair", "starter", "--yes", "--json")
+        assert repaired.code == 0, repaired.err
+        assert repaired.json["restart_server"] is True
+        assert "sudo llmctl down" in repaired.json["notes"][-1]
     finally:
-        container.run("sh", "-c", 'dd if=/var/tmp/head of="$1" bs=64K conv=notrunc; rm /var/tmp/head', "sh", blob)
-        assert served.llmctl("verify").code == 0
+        undo = 'cmp -n 65536 /var/tmp/head "$1" || dd if=/var/tmp/head of="$1" bs=64K conv=notrunc; rm /var/tmp/head'
+        container.run("sh", "-c", undo, "sh", blob)
     with served.away("damaged weights", lambda: True):
         assert served.llmctl("down").code == 0
         assert served.llmctl("up").code == 0
