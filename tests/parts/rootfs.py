@@ -20,6 +20,7 @@ from tests.parts.namespace import Namespace, namespace
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 CACHE = machine.CACHE / "systemd"
+HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
 SUITE = "bookworm"
 # What the engine links to, what a user's own manager needs, and a Python that every user may run.
 PACKAGES = (
@@ -97,9 +98,12 @@ def root() -> Path:
         # debootstrap copies these two from the machine.
         for name in ("hostname", "resolv.conf"):
             (part / "etc" / name).unlink(missing_ok=True)
+        # As every installed system has it. Where `localhost` has no address, Ollama takes any port for a runner without
+        # looking whether it is free (ollama v0.34.0 llm/llama_server.go:356-366), and some of its loads fail.
+        (part / "etc/hosts").write_text(HOSTS)
         shutil.rmtree(part / "var/cache/apt/archives")
 
-    made_from = (SUITE, *PACKAGES, "masked", *_MASKED, str(INSTALLATION), os.uname().machine)
+    made_from = (SUITE, *PACKAGES, "masked", *_MASKED, HOSTS, str(INSTALLATION), os.uname().machine)
     return _cached(CACHE / f"root-{_key(*made_from)}", make)
 
 
