@@ -1,0 +1,157 @@
+"""What Ollama's log tells, by lines that are known. Nothing else of a line is kept: a log may hold text of requests.
+
+The lines are those of ollama v0.34.0, each with its place in the source; all of its own begin with `time=`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from llmctl.core.checks.facts.log import Load, LogFacts, LogLine
+from llmctl.core.placement import OUT_OF_MEMORY, RUNNER_START
+
+START = 'msg="server config"'
+LINE_CHARACTERS = 300
+# Of a field of LogFacts: what stands in its lines.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "out_of_memory": (*OUT_OF_MEMORY, 'msg="runtime oom detected'),  # llm/status.go:85-96, server/sched.go:1654
+    "truncated": ('msg="truncating input prompt"',),  # llm/llama_server.go:317
+    "discovery_failed": (  # discover/runner.go:522,584, discover/llama_server.go:130-135
+        "gpu discovery watchdog timed out",
+        "failure during llama-server gpu discovery",
+        "llama-server discovery: timed out",
+        "llama-server discovery: system_info line not found",
+    ),
+    "driver_too_old": ("nvidia driver too old", "could not verify nvidia driver"),  # discover/cuda_compat.go:39-70
+    "device_skipped": ("skipping cuda device",),  # discover/llama_server.go:295
+    "visible_overridden": ('msg="user overrode visible devices"',),  # discover/runner.go:722
+    "slots_cut": ("does not currently support parallel requests",),  # server/sched.go:509
+    "memory_not_recovered": ("vram usage didn't recover within timeout",),  # server/sched.go:1492
+    "memory_not_refreshed": ('msg="unable to refresh free memory',),  # discover/runner.go:364
+    "evicting": ("model predicted to exceed available memory, evicting", "evicting all other models and retrying"),
+    "context_lowered": ("reducing automatic context and retrying",),  # server/sched.go:652
+    "runner_ended": ("llama-server process no longer running", 'msg="llama-server terminated"'),
+    "load_failed": ('msg="error loading llama server"',),  # server/sched.go:734
+    "port_in_use": ("bind: address already in use",),
+}
+# How the runner's own lines begin; of all others only those of the server are taken.
+RUNNER_LINE = re.compile(
+    r"(?:ggml|llama|~llama|alloc|cuda|srv |slot |cmn |common|graph|load|error|terminate)", re.IGNORECASE
+)
+DEBUG_LINE = re.compile(r"level=(?:DEBUG|TRACE)")
+TIME = re.compile(r"time=(\S+)")
+COMMAND = re.compile(r'msg="starting llama-server" cmd="(?P<cmd>[^"]*)"')
+BLOB = re.compile(r"sha256-([0-9a-f]{64})")
+GIN = re.compile(
+    r"\[GIN\] (?P<time>\S+ - \S+) \| (?P<status>\d{3}) \|\s*(?P<took>\S+) \|\s*(?P<who>\S+) \| "
+    r'POST\s+"(?P<path>[\w/]+)"'
+)
+EMBEDDING = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
+ASKING = frozenset({"/api/generate", "/api/chat"})
+VARIABLE = re.compile(r"(?:^| )((?:[A-Z][A-Z0-9_]+|https?_proxy|no_proxy|all_proxy):)")
+PASSWORD = re.compile(r"://[^/\s@]+@")
+FIELD = r'\b{}=(?:"([^"]*)"|(\S*))'
+
+
+def parse(text: str, source: str, *, since_start: bool) -> LogFacts:
+    """The facts of a log that begins at the server's start, or later where `since_start` is False."""
+    lowered = text.lower()
+    config = effective(text)
+    requests = list(GIN.finditer(text))
+    found = {name: kind(text, lowered, phrases) for name, phrases in KINDS.items()}
+    gpu_lines = tuple(lines_with(text, text, 'msg="inference compute"'))
+    return LogFacts(
+        source,
+        text.count("\n"),
+        since_start,
+        loads=tuple(loads(text)),
+        keep_alive_string=of_requests(
+            [one for one in requests if one["status"] == "400" and one["path"] in ASKING and one["took"].endswith("µs")]
+        ),
+        embedding_refused=of_requests([one for one in requests if one["status"] == "501" and one["path"] in EMBEDDING]),
+        config=config,
+        gpus=tuple(name for name in map(gpu_name, gpu_lines) if name) if gpu_lines else None,
+        gpu_lines=tuple(line[:LINE_CHARACTERS] for line in gpu_lines),
+        debug=config is not None and config.get("OLLAMA_DEBUG", "INFO") not in {"", "INFO", "0", "false"},
+        **found,
+    )
+
+
+def kind(text: str, lowered: str, phrases: tuple[str, ...]) -> LogLine | None:
+    """The last line of a kind, and how many there are; what the engine says twice at once counts once."""
+    seen: dict[str, str] = {}
+    for phrase in phrases:
+        for line in lines_with(text, lowered, phrase):
+            if DEBUG_LINE.search(line[:120]) or not (line.startswith(("time=", "Error")) or RUNNER_LINE.match(line)):
+                continue
+            at = TIME.match(line)
+            seen[at[1] if at else line] = line
+    if not seen:
+        return None
+    return LogLine(max(seen.items())[1][:LINE_CHARACTERS], len(seen))
+
+
+def lines_with(text: str, where: str, phrase: str) -> Iterator[str]:
+    """The lines of `text` in which a phrase stands; `where` is the same text, perhaps in lower case."""
+    at = where.find(phrase)
+    while at >= 0:
+        begin, end = where.rfind("\n", 0, at) + 1, where.find("\n", at)
+        end = len(where) if end < 0 else end
+        yield text[begin:end]
+        at = where.find(phrase, end)
+
+
+def loads(text: str) -> Iterator[Load]:
+    """Every start of a runner for a model: its command line tells context and slots (llm/llama_server.go:433)."""
+    for line in lines_with(text, text, RUNNER_START):
+        command, at = COMMAND.search(line), TIME.match(line)
+        blob = BLOB.search(command["cmd"]) if command else None
+        if command is None or blob is None:
+            continue
+        words = command["cmd"].split(" ")
+        yield Load(
+            f"sha256:{blob[1]}",
+            number_after(words, "-c"),
+            number_after(words, "-np"),
+            datetime.fromisoformat(at[1].replace("Z", "+00:00")).timestamp() if at else None,
+        )
+
+
+def number_after(words: list[str], option: str) -> int | None:
+    if option not in words[:-1]:
+        return None
+    value = words[words.index(option) + 1]
+    return int(value) if value.isdigit() else None
+
+
+def of_requests(found: list[re.Match[str]]) -> LogLine | None:
+    if not found:
+        return None
+    last = found[-1]
+    return LogLine(f"[GIN] {last['time']} | {last['status']} | {last['who']} | POST {last['path']}", len(found))
+
+
+def effective(text: str) -> dict[str, str] | None:
+    """The variables of the `server config` line (server/routes.go:1965), without passwords of proxies."""
+    line = next(lines_with(text, text, START), "")
+    _, there, rest = line.partition('env="map[')
+    if not there:
+        return None
+    parts = VARIABLE.split(rest.rpartition("]")[0])
+    values = dict(zip(parts[1::2], parts[2::2], strict=False))
+    return {name[:-1]: PASSWORD.sub("://[removed]@", value) for name, value in values.items()}
+
+
+def field(line: str, name: str) -> str | None:
+    """The value of `name=…` in a line of the server."""
+    found = re.search(FIELD.format(re.escape(name)), line)
+    return None if found is None else (found[1] if found[1] is not None else found[2])
+
+
+def gpu_name(line: str) -> str:
+    """The device that discovery found; empty for the processor."""
+    if field(line, "library") == "cpu":
+        return ""
+    return f"{field(line, 'name') or ''} {field(line, 'description') or ''}".strip()

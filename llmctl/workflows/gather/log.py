@@ -1,0 +1,91 @@
+"""The log of the server since it started: its file, or the journal of its unit."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.core import engine_log, unit
+from llmctl.core.checks.facts import NotGathered
+from llmctl.core.checks.facts.log import LogFacts
+from llmctl.system import systemd
+
+if TYPE_CHECKING:
+    from llmctl.core.checks.facts.server import ServerFacts
+    from llmctl.workflows.gather import Given
+
+# A start writes some 10 KB before the first load, a load 40 KB, an answer 1 KB.
+HEAD_BYTES = 64 << 10
+TAIL_BYTES = 4 << 20
+SEARCHED_BYTES = 128 << 20
+JOURNAL_LINES = 5000
+
+
+def gather(given: Given) -> LogFacts:
+    server = given.of_server
+    service = given.server.service
+    if server.owner == "llmctl" or (server.owner is None and service is None):
+        return of_file(given.server.paths.server_log)
+    if service is not None and service.engine and server.owner in {"systemd", None}:
+        return of_journal(systemd.Manager(service.scope, given.environ), unit.ENGINE)
+    return of_foreign(given, server)
+
+
+def of_foreign(given: Given, server: ServerFacts) -> LogFacts:
+    """Of a server that llmctl did not start: its unit's journal, or the file that it writes to."""
+    found = server.process
+    if found is not None and found.unit is not None:
+        scope: unit.Scope = "user" if in_user_manager(found.pid) else "system"
+        return of_journal(systemd.Manager(scope, given.environ), found.unit)
+    output = Path(f"/proc/{server.pid}/fd/2")
+    try:
+        regular = stat.S_ISREG(output.stat().st_mode)
+    except OSError:
+        regular = False
+    if not regular:
+        raise NotGathered(f"the log of the server at {server.url} cannot be seen from here")
+    return of_file(output.resolve())
+
+
+def in_user_manager(pid: int) -> bool:
+    try:
+        return "/user.slice/" in Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
+
+
+def of_journal(manager: systemd.Manager, name: str) -> LogFacts:
+    lines = manager.journal(name, JOURNAL_LINES)
+    if not lines:
+        raise NotGathered(f"the journal shows this user nothing of {name}")
+    starts = [number for number, line in enumerate(lines) if engine_log.START in line]
+    text = "\n".join(lines[starts[-1] :] if starts else lines) + "\n"
+    return engine_log.parse(text, name, since_start=bool(starts))
+
+
+def of_file(path: Path) -> LogFacts:
+    """The last start in a file, and the end of it where much was written since."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            text, whole = since_start(file.fileno(), size) if size else (b"", False)
+    except FileNotFoundError:
+        raise NotGathered("there is no log: llmctl has not started a server yet") from None
+    except OSError as error:
+        raise NotGathered(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    return engine_log.parse(text.decode("utf-8", "replace"), str(path), since_start=whole)
+
+
+def since_start(descriptor: int, size: int) -> tuple[bytes, bool]:
+    """What was written since the last start, whether that is all of it."""
+    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as content:
+        found = content.rfind(engine_log.START.encode(), max(0, size - SEARCHED_BYTES))
+        if found < 0:
+            return content[max(0, size - TAIL_BYTES) :], False
+        begin = content.rfind(b"\n", 0, found) + 1
+        if size - begin <= TAIL_BYTES + HEAD_BYTES:
+            return content[begin:], True
+        return content[begin : begin + HEAD_BYTES] + b"\n" + content[size - TAIL_BYTES :], False
