@@ -277,7 +277,7 @@ def port_held_by_a_web_server(scene: Scene) -> None:
 
 
 def listens(port: int) -> bool:
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    lines = [line for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
     return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
 
 
