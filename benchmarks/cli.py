@@ -314,6 +314,24 @@ def memory(made: Bench) -> list[Row]:
     ]
 
 
+def doctoring(made: Bench, rounds: int) -> list[Row]:
+    """`doctor` looks at everything that `status` and `ollama ps` show, and at the rest."""
+    programs = {
+        "ollama ps": [str(made.ollama), "ps"],
+        "llmctl status": [*made.llmctl, "status"],
+        "llmctl doctor": [*made.llmctl, "doctor"],
+    }
+    found = medians(programs, made.environ, rounds)
+    mine = found["llmctl doctor"]
+    rows = [Row(f"`{name}`, healthy", milliseconds(value), None, None) for name, value in found.items()]
+    rows += [Row(f"`llmctl doctor` / `{name}`", "", mine / found[name], None) for name in list(found)[:2]]
+    rows.append(Row("`llmctl doctor` on a healthy machine, of the 1.5 s allowed", "", mine / 1.5, 1.0))
+    for name, command in programs.items():
+        peak = int(run([sys.executable, "-c", PEAK, os.devnull, *command], made.environ))
+        rows.append(Row(f"peak memory of `{name}`", f"{peak / 1e6:.1f} MB", None, None))
+    return rows
+
+
 def llm_program() -> Path:
     """`llm` in an environment of its own, in the benchmark's cache."""
     folder = CACHE / "-".join(LLM)
@@ -350,6 +368,7 @@ def main() -> None:
         show(asking(made, given.rounds, llm))
         show(streaming(made, given.rounds))
         show(memory(made))
+        show(doctoring(made, given.rounds))
 
 
 def show(rows: list[Row]) -> None:
