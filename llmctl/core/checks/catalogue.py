@@ -13,11 +13,11 @@ CHECKS: tuple[Check, ...] = tuple(check for family in FAMILIES for check in fami
 def chosen(names: tuple[str, ...], *, deep: bool) -> tuple[Check, ...]:
     """The checks of these ids or families; all where none is named. NotFound for a name that is neither.
 
-    A named check is taken even where it is a deep one.
+    A check that is named by its id is taken even where it is a deep one.
     """
     if not names:
         return tuple(check for check in CHECKS if deep or not check.deep)
     for name in names:
         if not any(name in {check.id, check.family} for check in CHECKS):
             raise NotFound(f"no check {name}", "llmctl doctor --list")
-    return tuple(check for check in CHECKS if {check.id, check.family} & set(names))
+    return tuple(check for check in CHECKS if check.id in names or (check.family in names and (deep or not check.deep)))
