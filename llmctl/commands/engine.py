@@ -169,14 +169,14 @@ def serve(ctx: typer.Context, profile: ProfileOption = None) -> ExitCode:
     """Become the engine's server, in the foreground.
 
     The service's unit runs it. Its environment is the server's, with the files of $CREDENTIALS_DIRECTORY that are
-    called llmctl_NAME as variables NAME.
+    called llmctl_NAME as variables NAME. Where that is a proxy with a password, a process beside the server knows it.
 
     \b
     PRECONDITIONS
       An engine is there. The environment says the rest, as the unit's does.
     \b
     SIDE EFFECTS
-      This process becomes `ollama serve`.
+      This process becomes `ollama serve`. A proxy's password stays with a small process that ends with it.
     \b
     EXIT CODES
       1 there is no engine; else those of the server
@@ -189,7 +189,7 @@ def serve(ctx: typer.Context, profile: ProfileOption = None) -> ExitCode:
 
     env: Env = ctx.obj
     engine = waiting.serving_engine(env.engines, env.profile(profile))
-    process.become([str(engine.executable), "serve"], {**env.environ, **waiting.secrets(env.environ)})
+    process.become([str(engine.executable), "serve"], waiting.environment(env.environ))
 
 
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]

@@ -125,6 +125,13 @@ def pause(earlier: int) -> float:
     return 0.0 if over <= 0 else min(LONGEST_PAUSE_SECONDS, 2.0**over)
 
 
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The server's: with the credentials, and a forwarder's address in place of a proxy that has a password."""
+    from llmctl.system import forward
+
+    return {**environ, **forward.without_passwords(secrets(environ), environ)}
+
+
 def secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that systemd hands over as credentials: a file `llmctl_NAME` for each."""
     folder = environ.get("CREDENTIALS_DIRECTORY")

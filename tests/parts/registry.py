@@ -64,7 +64,8 @@ http {{
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority of the test's own and the certificate of 127.0.0.1 and localhost that it signed."""
+    """A certificate authority of the test's own, and what it signed: a certificate of 127.0.0.1, localhost and
+    registry.example."""
 
     certificate: Path
     server_certificate: Path
@@ -127,7 +128,7 @@ def authority(folder: Path) -> Authority:
     root = ["-keyout", folder / "ca.key", "-out", made.certificate, "-subj", "/CN=llmctl tests", "-days", "2"]
     leaf = ["-keyout", made.server_key, "-out", made.server_certificate, "-subj", "/CN=localhost", "-days", "2"]
     signed = ["-CA", made.certificate, "-CAkey", folder / "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.example"]
     for rest in (root, [*leaf, *signed, *names]):
         subprocess.run([*common, *rest], check=True, capture_output=True)
     return made

@@ -145,8 +145,6 @@ def test_a_secret_goes_by_credential(container: Container) -> None:
     secret = "http://me:geheim@127.0.0.1:9"
     assert made.install(environ={"HTTPS_PROXY": secret}).code == 0
     container.wait(lambda: made.llmctl("status").code == 0, 60, "the server's answer")
-    (pid,) = container.pids(ENGINE_UNIT, "ollama")
-    assert f"HTTPS_PROXY={secret}" in container.read(f"/proc/{pid}/environ").split("\0")
     assert "geheim" not in container.run("systemctl", "show", ENGINE_UNIT).stdout
     assert container.run("grep", "-r", "geheim", "/etc/systemd", "/run/systemd/system", check=False).stdout == ""
     mode = container.run("stat", "--format=%a %U", "/etc/llmctl/credentials/HTTPS_PROXY").stdout.split()
