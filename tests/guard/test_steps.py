@@ -35,7 +35,11 @@ def test_an_outcome_that_comes_while_the_loop_takes_one_is_not_lost() -> None:
 
 def test_how_it_failed_is_told_and_what_nobody_waits_for_is_not() -> None:
     errands, go = Errands(time.monotonic), threading.Event()
-    errands.start("load", "qwen", lambda: [go.wait(10)] and None)
+
+    def waits() -> None:
+        go.wait(10)
+
+    errands.start("load", "qwen", waits)
 
     def fails() -> None:
         raise NotFound("no such model")

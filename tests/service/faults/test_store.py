@@ -22,9 +22,9 @@ def weights(served: Served) -> str:
 @fault(
     what="the weights are damaged on the disk, so that they do not load",
     how="the head of the blob overwritten, then a restart of the engine",
-    happens="`load_failed`: the guard loads again, starts the engine anew once, loads again, and says `degraded`, with the "
-    "engine's words, `llmctl verify` and `llmctl repair`. The repair mends the blob, and says that the engine (0.34.0) "
-    "remembers what it read",
+    happens="`load_failed`: the guard loads again, starts the engine anew once, loads again, and says `degraded`, with "
+    "the engine's words, `llmctl verify` and `llmctl repair`. The repair mends the blob, and says that the engine "
+    "(0.34.0) remembers what it read",
     again="`llmctl repair`, `llmctl down`, `llmctl up`",
 )
 def test_the_blob_is_corrupted_before_a_restart(served: Served) -> None:
