@@ -154,8 +154,8 @@ class Served:
 
     @property
     def words(self) -> str:
-        """The guard's STATUS line."""
-        return self.guard["StatusText"]
+        """The guard's STATUS line; empty before its first."""
+        return self.guard.get("StatusText", "")
 
     def pids(self, unit: str, program: str | None = None) -> list[int]:
         return self.container.pids(unit, program)
@@ -186,7 +186,7 @@ class Served:
 
     def show(self, lines: int = 150) -> None:
         """For the output of a test that fails."""
-        chosen = ["-u", ENGINE_UNIT, "-u", GUARD_UNIT, f"--lines={lines}", "--grep=^(?!.GIN)"]
+        chosen = ["-u", ENGINE_UNIT, "-u", GUARD_UNIT, f"--lines={lines}", "--grep=^(?!.GIN|print_info|slot |llama_model_loader)"]
         shown = self.container.run("journalctl", "--no-pager", "--output=short-precise", *chosen, check=False)
         print(f"--- journal\n{shown.stdout}--- note\n{self.note}\n--- status\n{self.llmctl('status').out}")
 

@@ -16,14 +16,20 @@ from contextlib import suppress
 
 import pytest
 
-from tests.service.faults.served import INTERVAL_SECONDS, Served, guard_command
-from tests.service.installing import ENGINE_UNIT, GUARD_UNIT
+from tests.parts import nvml
+from tests.parts.nvml import NvmlStandin, ScriptedGpu
+from tests.service.conftest import NVML, SHARED
+from tests.service.faults import clock
+from tests.service.faults.served import CLOCK, INTERVAL_SECONDS, Served, guard_command
+from tests.service.faults.test_store import STATE, weights
+from tests.service.installing import ENGINE_UNIT, GUARD_UNIT, TARGET
 
-pytestmark = pytest.mark.real("systemd", "ollama", "model")
+pytestmark = pytest.mark.real("systemd", "ollama", "model", "nvml")
 
 # Read when imported: the tests themselves run with every LLMCTL_* cleared.
 ASKED = int(os.environ.get("LLMCTL_TEST_FAULTS", "0"))
 SEED = int(os.environ.get("LLMCTL_TEST_SEED", "6"))
+CHANCE = random.Random(SEED)
 # Without a number, as many as fit into this; with one, it must be reached in the other.
 SOME_SECONDS = 100.0
 ALL_SECONDS = 900.0
@@ -52,6 +58,64 @@ def pulled(served: Served) -> None:
     served.llmctl("up")
 
 
+def moment(chance: random.Random) -> None:
+    """As long as a fault holds that then goes away by itself."""
+    time.sleep(chance.uniform(0.3, 1.5))
+
+
+def clock_jumps(served: Served) -> None:
+    clock.shift(served.folder / "shared" / "shift", wall=CHANCE.choice([-86_400, -60, 0, 60, 86_400]))
+
+
+def resumed(served: Served) -> None:
+    clock.shift(served.folder / "shared" / "shift", slept=CHANCE.randrange(60, 86_400))
+
+
+def driver_fails(served: Served) -> None:
+    """For a moment the driver is not what it was, and the runner dies with it."""
+    standin = driver(served)
+    code = CHANCE.choice(["DRIVER_NOT_LOADED", "LIB_RM_VERSION_MISMATCH", "GPU_IS_LOST", "UNKNOWN"])
+    call = CHANCE.choice(["nvmlInitWithFlags", "nvmlDeviceGetMemoryInfo"])
+    standin.set(ScriptedGpu(), errors={call: code})
+    kill(served, "llama-server")
+    moment(CHANCE)
+    standin.set(ScriptedGpu())
+
+
+def driver(served: Served) -> NvmlStandin:
+    return NvmlStandin(nvml.library(), served.folder / "shared" / "nvml.script")
+
+
+# A small disk of its own, until the next reboot.
+SMALL_STATE = """
+cp -a "$1" /var/tmp/state && mount -t tmpfs -o size=1m,mode=0755 tmpfs "$1" && cp -a /var/tmp/state/. "$1"/
+chown --reference=/var/tmp/state "$1"; rm -rf /var/tmp/state
+"""
+FILL = 'mountpoint -q "$1" && dd if=/dev/zero of="$1"/filling bs=4k 2>/dev/null; true'
+
+
+def state_is_full(served: Served) -> None:
+    served.container.run("sh", "-c", FILL, "sh", STATE)
+    kill(served, "llama-server")
+    moment(CHANCE)
+    served.container.run("rm", "-f", f"{STATE}/filling")
+
+
+HEAD = 'dd if="$1" of=/var/tmp/head bs=64K count=1 && dd if=/dev/zero of="$1" bs=64K count=1 conv=notrunc'
+BACK = 'dd if=/var/tmp/head of="$1" bs=64K conv=notrunc && rm /var/tmp/head'
+
+
+def weights_damaged(served: Served) -> None:
+    """The file is bad while a server starts and loads it, and then it is good again."""
+    blob = weights(served)
+    served.container.run("sh", "-c", HEAD, "sh", blob)
+    try:
+        kill(served, "ollama", "llama-server")
+        moment(CHANCE)
+    finally:
+        served.container.run("sh", "-c", BACK, "sh", blob)
+
+
 # What ends the guard's process is left out in the second half, so that there is one whose memory can be watched.
 FAULTS: dict[str, Callable[[Served], object]] = {
     "kill -9 of the runner": lambda served: kill(served, "llama-server"),
@@ -66,6 +130,11 @@ FAULTS: dict[str, Callable[[Served], object]] = {
     "restart of the engine": lambda served: served.container.run("systemctl", "--no-block", "restart", ENGINE_UNIT),
     "a hold of 2 s, and kill -9 of the runner": held,
     "yield": lambda served: served.llmctl("yield", "--", "true"),
+    "a jump of the clock": clock_jumps,
+    "a resume": resumed,
+    "NVML fails for a moment": driver_fails,
+    "the state is full for a moment": state_is_full,
+    "the weights are damaged for a moment": weights_damaged,
 }
 ENDS_GUARD: dict[str, Callable[[Served], object]] = {
     "kill -9 of the guard": lambda served: kill(served, "llmctl"),
@@ -98,7 +167,7 @@ def strike(served: Served, chance: random.Random, faults: dict[str, Callable[[Se
 
 
 def test_random_faults(served: Served) -> None:
-    chance, began, done = random.Random(SEED), time.monotonic(), Counter[str]()
+    chance, began, done = CHANCE, time.monotonic(), Counter[str]()
     limit = ALL_SECONDS if ASKED else SOME_SECONDS
 
     def more(share: float) -> bool:
@@ -106,7 +175,13 @@ def test_random_faults(served: Served) -> None:
             return done.total() < share * ASKED
         return time.monotonic() - began < share * limit
 
-    served.add(GUARD_UNIT, "interval", *guard_command(QUICK_SECONDS))
+    clock.shift(served.folder / "shared" / "shift")
+    driver(served).set(ScriptedGpu())
+    shifted = f"LD_PRELOAD={CLOCK / clock.NAME} CLOCK_SHIFT={SHARED / 'shift'}"
+    scripted = f"LD_LIBRARY_PATH={NVML} NVML_STANDIN={SHARED / 'nvml.script'}"
+    served.add(GUARD_UNIT, "interval", *guard_command(QUICK_SECONDS), f"Environment={shifted} {scripted}")
+    served.container.run("systemctl", "stop", GUARD_UNIT, ENGINE_UNIT)
+    served.container.run("sh", "-c", SMALL_STATE, "sh", STATE)
     try:
         served.calm()
         served.make_rival()
@@ -131,3 +206,6 @@ def test_random_faults(served: Served) -> None:
         assert not ASKED or took < limit
     finally:
         served.add(GUARD_UNIT, "interval", *guard_command(INTERVAL_SECONDS))
+        served.container.run("systemctl", "stop", GUARD_UNIT, ENGINE_UNIT)
+        served.container.run("sh", "-c", 'mountpoint -q "$1" && umount "$1"; true', "sh", STATE)
+        served.container.run("systemctl", "start", "--no-block", TARGET, ENGINE_UNIT, GUARD_UNIT)
