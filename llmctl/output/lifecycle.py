@@ -8,6 +8,7 @@ from llmctl.output.text import UNKNOWN, duration, pairs, size
 
 if TYPE_CHECKING:
     from llmctl.core.serving import Lack
+    from llmctl.core.surroundings import Difference
     from llmctl.server import ActiveModel
     from llmctl.workflows.down import DownResult
     from llmctl.workflows.service import ServiceStatus
@@ -91,16 +92,20 @@ def service_rows(service: ServiceStatus) -> list[tuple[str, str]]:
     ]
     if service.drift:
         rows.append(("", f"mend it: {sudo}llmctl install-service{user}"))
-    mine, its = service.shell, service.unit
-    if None not in (mine.devices, its.devices) and mine.devices != its.devices:
-        rows.append(
-            ("GPU", f"the unit ({its.user}) finds {names(its.devices)}, this shell ({mine.user}) {names(mine.devices)}")
-        )
-    return rows
+    return [*rows, *(("differs", difference_words(one, service)) for one in service.differences if one.matters)]
 
 
-def names(found: tuple[str, ...] | None) -> str:
-    return ", ".join(found) if found else "none"
+def difference_words(one: Difference, service: ServiceStatus) -> str:
+    """One difference between the unit and this shell, for a person."""
+    unit, shell = f"the unit ({service.unit.user})", f"this shell ({service.shell.user})"
+    if one.what == "nodes":
+        mine, its = (f"{shell} may open {one.shell}, {unit} may not"), (f"{unit} may open {one.unit}, {shell} may not")
+        return "; ".join(words for nodes, words in ((one.shell, mine), (one.unit, its)) if nodes)
+    if one.what == "ollama":
+        return f"the unit runs {one.unit}, PATH here has {one.shell}"
+    if one.what == "devices":
+        return f"{unit} finds the GPUs {one.unit or 'none'}, {shell} {one.shell or 'none'}"
+    return f"{one.what} is {one.shell} in this shell; the unit has {one.unit or 'none'}, and that holds"
 
 
 def model_lines(model: ModelStatus, status: Status, width: int) -> list[str]:

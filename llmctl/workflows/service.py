@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core import serving, unit
 from llmctl.core.progress import Progress, Step
+from llmctl.core.surroundings import Difference, Surroundings, Variables, differences
 from llmctl.errors import EngineError, LlmctlError, Refused, ServerNotRunning
-from llmctl.system import devices, guard_note, pauses, process
+from llmctl.system import guard_note, pauses, process
 from llmctl.system.systemd import Installed, Manager, UnitState
+from llmctl.workflows.surroundings import of_shell, of_unit
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -30,20 +29,11 @@ GUARD_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Who runs a program and what it sees. None where this user may not know."""
-
-    user: str | None
-    groups: tuple[str, ...] | None
-    path: str | None
-    devices: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
 class ServiceStatus:
     """The units, what the guard last said, what is not as the profile says now, and this shell beside the unit.
 
-    `engine` and `guard` are systemd's words (active, activating, failed, …), `words` the guard's STATUS line.
+    `engine` and `guard` are systemd's words (active, activating, failed, …), `words` the guard's STATUS line;
+    `differences` are those of unit and shell, and of Ollama's variables in them.
     """
 
     scope: unit.Scope
@@ -56,6 +46,7 @@ class ServiceStatus:
     drift: tuple[serving.Lack, ...]
     unit: Surroundings
     shell: Surroundings
+    differences: tuple[Difference, ...]
 
 
 def require_rights(service: Installed | None, verb: str, typed: str | None = None) -> None:
@@ -165,8 +156,11 @@ def down(server: Server, service: Installed, progress: Progress) -> DownResult:
 
 
 def status(server: Server, profile: Profile | None, *, look_at_gpu: bool) -> ServiceStatus | None:
-    """What the units and the guard say; None where none are installed. `look_at_gpu` asks the engine's runner what
-    this shell may use, and the journal what the unit found."""
+    """What the units and the guard say; None where none are installed.
+
+    `look_at_gpu` asks the engine's runner which GPUs this shell finds, and the journal which ones the unit found. The
+    rest of the comparison is made each time.
+    """
     service = server.service
     if service is None:
         return None
@@ -174,7 +168,9 @@ def status(server: Server, profile: Profile | None, *, look_at_gpu: bool) -> Ser
     engine, guard = shown(manager, unit.ENGINE if service.engine else unit.FOREIGN), shown(manager, unit.GUARD)
     note = guard_note.read(server.paths.runtime)
     pid = engine.pid if engine else 0
-    environ = (process.read_environ(pid) if pid else {}) or service.environment
+    read = process.read_environ(pid) if pid else {}
+    environ = read or service.environment
+    its, mine = of_unit(manager, pid, look_at_gpu), of_shell(server, pid, look_at_gpu)
     return ServiceStatus(
         scope=service.scope,
         engine=engine.active if engine else None,
@@ -184,8 +180,9 @@ def status(server: Server, profile: Profile | None, *, look_at_gpu: bool) -> Ser
         reason=note.reason if note else None,
         degraded=note.degraded if note else None,
         drift=serving.lacks(profile, environ, ()) if profile is not None else (),
-        unit=of_unit(manager, pid, look_at_gpu),
-        shell=of_shell(server, pid, look_at_gpu),
+        unit=its,
+        shell=mine,
+        differences=tuple(differences(its, mine, Variables(environ, complete=bool(read)), server.environ)),
     )
 
 
@@ -194,56 +191,3 @@ def shown(manager: Manager, name: str) -> UnitState | None:
         return manager.show(name)
     except LlmctlError:
         return None
-
-
-def of_unit(manager: Manager, pid: int, look_at_gpu: bool) -> Surroundings:
-    """What /proc tells of the unit's server, and its log of the GPUs that it found."""
-    user, groups = identity(pid) if pid else (None, None)
-    path = process.read_environ(pid).get("PATH") if pid else None
-    return Surroundings(user, groups, path, found_by_unit(manager) if look_at_gpu and pid else None)
-
-
-def found_by_unit(manager: Manager) -> tuple[str, ...] | None:
-    """The engine's `inference compute` lines since it started; None where the journal may not be read."""
-    lines = manager.journal(unit.ENGINE, 2000)
-    found: list[str] | None = None
-    for line in lines:
-        if "discovering available GPUs" in line:
-            found = []
-        elif found is not None and "inference compute" in line and "library=cpu" not in line:
-            found.append(line.partition(" name=")[2].split(" ")[0])
-    return None if found is None else tuple(found)
-
-
-def of_shell(server: Server, pid: int, look_at_gpu: bool) -> Surroundings:
-    from llmctl.workflows import gate
-
-    user, groups = identity(os.getpid())
-    runner = gate.runner_of(pid) if look_at_gpu and pid else None
-    found = tuple(each.name for each in devices.list_devices(runner, server.environ)) if runner else None
-    return Surroundings(user, groups, server.environ.get("PATH"), found)
-
-
-def identity(pid: int) -> tuple[str | None, tuple[str, ...] | None]:
-    """The effective user of a process and all its groups, by name."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return None, None
-    said = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-    groups = {int(said["Gid"][1]), *map(int, said.get("Groups", []))}
-    return user_name(int(said["Uid"][1])), tuple(sorted(map(group_name, groups)))
-
-
-def user_name(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-def group_name(number: int) -> str:
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
