@@ -27,6 +27,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "driver_too_old": ("nvidia driver too old", "could not verify nvidia driver"),  # discover/cuda_compat.go:39-70
     "device_skipped": ("skipping cuda device",),  # discover/llama_server.go:295
     "visible_overridden": ('msg="user overrode visible devices"',),  # discover/runner.go:722
+    "context_capped": ('msg="requested context size too large for model"',),  # llm/server.go:114
     "slots_cut": ("does not currently support parallel requests",),  # server/sched.go:509
     "memory_not_recovered": ("vram usage didn't recover within timeout",),  # server/sched.go:1492
     "memory_not_refreshed": ('msg="unable to refresh free memory',),  # discover/runner.go:364

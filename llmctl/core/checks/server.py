@@ -1,7 +1,274 @@
-"""Checks of the server."""
+"""Checks of the server: whether it is there, answers, and is the only one."""
 
 from __future__ import annotations
 
-from llmctl.core.checks.finding import Check
+from collections.abc import Sequence
 
-CHECKS: tuple[Check, ...] = ()
+from llmctl.core.address import parse_host
+from llmctl.core.checks import server_processes, server_settings
+from llmctl.core.checks.facts import Facts, NotGathered
+from llmctl.core.checks.facts.server import ServerFacts, ServerProcess
+from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.server_processes import ended_by, rights
+from llmctl.core.checks.words import names
+from llmctl.core.guard.facts import Limits
+from llmctl.errors import UsageError
+
+ADDRESSES = ("LLMCTL_HOST", "OLLAMA_HOST")
+
+
+def address_invalid(facts: Facts) -> Judgement:
+    """Where the profile or a unit says the address nobody reads the variable, and the server's facts are there."""
+    try:
+        return None if facts.server.url else Unknown("no address")
+    except NotGathered as why:
+        for name in ADDRESSES:
+            value = facts.shell.environ.get(name, "")
+            try:
+                parse_host(value, name)
+            except UsageError as error:
+                remedy = Remedy("say host and port, or take it out of the shell's environment", (f"unset {name}",))
+                return Finding(error.message, "an address such as 127.0.0.1:11434", remedy, subject=name)
+        return Unknown(str(why))
+
+
+def host_without_port(facts: Facts) -> Judgement:
+    server = facts.server
+    variable = server.origin if server.origin in ADDRESSES else ""
+    value = facts.shell.environ.get(variable, "")
+    if not server.answers and means_port_80(value):
+        remedy = Remedy("write the port too", (f"export {variable}={value.strip().rstrip('/')}:11434",))
+        return Finding(
+            f"{variable} is {value}, which means port 80, and no Ollama answers there",
+            f"{value.strip().rstrip('/')}:11434, where Ollama listens unless it is told otherwise",
+            remedy,
+            (server.words,) if server.words else (),
+            variable,
+        )
+    return [
+        wrong_bind(found, facts) for found in server.processes if means_port_80(found.environ.get("OLLAMA_HOST", ""))
+    ]
+
+
+def wrong_bind(found: ServerProcess, facts: Facts) -> Finding:
+    value = found.environ["OLLAMA_HOST"]
+    return Finding(
+        f"OLLAMA_HOST of pid {found.pid} is {value}: it listens on port 80",
+        f"{value.strip().rstrip('/')}:11434",
+        Remedy(
+            "end it, and start it with the port",
+            (ended_by(found, facts), f"OLLAMA_HOST={value.rstrip('/')}:11434 ollama serve"),
+        ),
+        subject=f"pid {found.pid}",
+        severity="warning",
+    )
+
+
+def means_port_80(value: str) -> bool:
+    """Whether a scheme is given and no port: http:// is port 80 then (ollama v0.34.0 envconfig/config.go:22-60)."""
+    text = value.strip().strip("\"'").lower()
+    return text.startswith("http://") and ":" not in text.removeprefix("http://").partition("/")[0].rpartition("]")[2]
+
+
+def port_taken(facts: Facts) -> Judgement:
+    server = facts.server
+    if server.answer != "stranger":
+        return None
+    holder = server.listener
+    sudo = "sudo " if holder is not None and holder.user not in {None, facts.shell.user} else ""
+    look = f"{sudo}ss -ltnp sport = :{parse_host(server.url, 'the address').port}"
+    end = (f"{sudo}kill {holder.pid}",) if holder is not None and holder.pid else ()
+    return Finding(
+        f"{holder.words if holder else 'another program'} has the port of {server.url}",
+        "Ollama there",
+        Remedy(
+            "end that program if it is not wanted, or set server.port in the profile to a free port; then bring it up",
+            (look, *end, server.up),
+        ),
+        (server.words,) if server.words else (),
+    )
+
+
+def hangs(facts: Facts) -> Judgement:
+    server = facts.server
+    if server.answer != "silent":
+        return None
+    process = server.process
+    uptime = process.uptime_seconds if process else None
+    if process is not None and not process.stopped and uptime is not None and uptime < Limits().start_seconds:
+        return Unknown(f"the server has been starting for {uptime:.0f} s: it looks for GPUs before it answers")
+    stopped = process is not None and process.stopped
+    if process is None:
+        remedy = Remedy("look at what the machine at that address does", ("llmctl logs -n 50",))
+    else:
+        go_on = (f"{rights(process.user, facts)}kill -CONT {process.pid}",) if stopped else ()
+        text = "let it go on, or start it anew" if stopped else "start it anew; its log tells what it did last"
+        remedy = Remedy(text, (*go_on, "llmctl logs -n 50", *restarted(process, facts)))
+    return Finding(server.words, f"an answer of {server.url}/api/version", remedy, subject=server.url)
+
+
+def restarted(process: ServerProcess, facts: Facts) -> tuple[str, ...]:
+    if facts.server.owner == "foreign":
+        return (ended_by(process, facts),)
+    return (facts.server.down, facts.server.up)
+
+
+def two_servers(facts: Facts) -> Judgement:
+    server = facts.server
+    others = [found for found in server.processes if found.pid != server.pid and beside(server, found)]
+    if not others or server.answer == "silent":
+        return None
+    told = tuple(words_of(found) for found in others)
+    if not server.answers:
+        return Finding(
+            f"no server at {server.url}, and another Ollama runs: {names(told)}",
+            f"the profile's server at {server.url}: the other one has models and settings of its own",
+            Remedy(
+                "bring up the profile's server; end the other one if it is not wanted",
+                (server.up, ended_by(others[0], facts)),
+            ),
+            told,
+        )
+    same = [found for found in others if found.store is not None and found.store == server.store]
+    why = "each removes at its start what it takes for unused" if same else "what one pulls, the other does not have"
+    return Finding(
+        f"{len(others)} more `ollama serve`: {names(told)}",
+        f"one server on this machine; with two, {why}, and both load into the same memory",
+        Remedy("end the one that is not wanted", tuple(ended_by(found, facts) for found in others)),
+        told,
+        severity="warning",
+    )
+
+
+def beside(server: ServerFacts, found: ServerProcess) -> bool:
+    """Whether it is in this one's way: private servers, and those of containers, are meant to be apart."""
+    same_store = found.store is not None and found.store == server.store
+    return found.here and (same_store or not found.apart)
+
+
+def words_of(found: ServerProcess) -> str:
+    port = f" on port {found.port}" if found.port else ""
+    store = f", models in {found.store}" if found.store else ""
+    return f"pid {found.pid} of {found.user}{port}{store}"
+
+
+def not_running(facts: Facts) -> Judgement:
+    server = facts.server
+    if server.answer != "absent":
+        return None
+    why = "llmctl down ended it" if server.ended else "the last `llmctl up` left it running" if server.expected else ""
+    return Finding(
+        server.words + (f"; {why}" if why else "; `llmctl up` was not run yet"),
+        f"Ollama at {server.url}",
+        Remedy(
+            "bring it up", (server.up,), safe=server.up.startswith("llmctl ") and server.expected and not server.ended
+        ),
+        (*left_over(server), *last_words(facts)),
+        severity=None if server.expected and not server.ended else "warning",
+    )
+
+
+def left_over(server: ServerFacts) -> Sequence[str]:
+    return [server_processes.orphan_words(runner) for runner in server.orphans if runner.mine]
+
+
+def last_words(facts: Facts) -> Sequence[str]:
+    """Of the server's log, where it ended in an error."""
+    try:
+        said = facts.log.port_in_use or facts.log.out_of_memory
+    except NotGathered:
+        return ()
+    return (said.text,) if said else ()
+
+
+def held(facts: Facts) -> Judgement:
+    server = facts.server
+    if server.held is None:
+        return None
+    leased = "has the GPU" in server.held
+    commands = (
+        ("llmctl status",) if leased else (f"{'sudo ' if server.up.startswith('sudo') else ''}llmctl guard --resume",)
+    )
+    text = "the model comes back when that command ends" if leased else "let the guard work again"
+    return Finding(
+        f"the guard keeps its hands off: {server.held}", "a guard that keeps the model resident", Remedy(text, commands)
+    )
+
+
+ABSENT = (
+    *("profile.invalid", "engine.none", "server.address-invalid"),
+    *("server.host-without-port", "server.port-taken", "server.hangs"),
+)
+
+CHECKS = (
+    Check(
+        "server.address-invalid",
+        "The server's address cannot be used",
+        "error",
+        "LLMCTL_HOST and OLLAMA_HOST are read as Ollama reads them (ollama v0.34.0 envconfig/config.go:22-66). One "
+        "that names https, or no host, leads nowhere: Ollama's server speaks plain http.",
+        address_invalid,
+        after=("profile.invalid",),
+    ),
+    Check(
+        "server.host-without-port",
+        "OLLAMA_HOST means port 80",
+        "error",
+        "With `http://` before the host and no port behind it Ollama takes port 80, not 11434 (ollama v0.34.0 "
+        "envconfig/config.go:22-60). Its clients then ask a port where nothing listens, and its server listens where "
+        "nobody asks.",
+        host_without_port,
+        after=("profile.invalid", "server.address-invalid"),
+    ),
+    Check(
+        "server.port-taken",
+        "Another program has the server's port",
+        "error",
+        "Who listens on the port is read of /proc/net/tcp, and what it answers at /api/version. While another "
+        "program has it the server cannot start; under a unit it is started again and again (ollama issues 707, "
+        "2194, 14963).",
+        port_taken,
+        after=("profile.invalid", "server.host-without-port"),
+    ),
+    Check(
+        "server.hangs",
+        "The server does not answer",
+        "error",
+        "Its process is there, or its port is open, and /api/version is not answered within 3 s. A server that started "
+        "less than 90 s ago may still look for GPUs (ollama v0.34.0 discover/runner.go), which is no finding.",
+        hangs,
+        after=("profile.invalid", "server.port-taken"),
+    ),
+    Check(
+        "server.two-servers",
+        "Two Ollama servers run",
+        "error",
+        "Two servers have two lists of models and share one GPU: models seem to be gone, and both load into the same "
+        "memory (ollama issue 5591). Not counted are servers of a container, and those that were given a HOME of their "
+        "own, as llmctl's private profiles are. On one store each server removes at its start what it takes for unused "
+        "(ollama v0.34.0 server/images.go:874-929).",
+        two_servers,
+        after=ABSENT,
+    ),
+    Check(
+        "server.not-running",
+        "The server is not running",
+        "error",
+        "Nothing listens at the profile's address. It is an error where the last `llmctl up` left a server there, "
+        "the service is installed, or the models are pinned; a warning where `llmctl down` ended it, or nobody "
+        "brought it up yet.",
+        not_running,
+        after=(*ABSENT, "server.two-servers"),
+    ),
+    *server_processes.CHECKS,
+    *server_settings.CHECKS,
+    Check(
+        "server.held",
+        "The guard keeps its hands off",
+        "info",
+        "`llmctl guard --hold` and `llmctl yield` pause the guard. Until that ends nothing brings the model back, "
+        "which is what was asked for, and worth knowing when it was forgotten.",
+        held,
+        after=("profile.invalid",),
+    ),
+)

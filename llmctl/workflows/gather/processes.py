@@ -14,6 +14,7 @@ from llmctl.client import runner as asking
 from llmctl.core.address import DEFAULT_PORT, parse_host
 from llmctl.core.checks.facts.server import STOPPED, Listener, Runner, ServerProcess
 from llmctl.core.serving import MARKER
+from llmctl.core.unit import ENGINE
 from llmctl.errors import LlmctlError
 from llmctl.system import gpu_health, process, vitals
 from llmctl.workflows.gather.shell import of_interest, user_name
@@ -94,12 +95,12 @@ def link(pid: int, name: str) -> str | None:
 
 
 def unit_of(pid: int) -> str | None:
-    """The service of systemd in which a process runs."""
+    """The service of systemd that runs a server: Ollama's or llmctl's, not whatever a terminal or an agent lives in."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-            parts = [part for part in line.split("/") if part.endswith(".service") and not part.startswith("user@")]
-            if parts:
-                return parts[-1]
+            for part in line.split("/"):
+                if part.endswith(".service") and ("ollama" in part or part == ENGINE):
+                    return part
     return None
 
 

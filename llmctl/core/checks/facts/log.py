@@ -53,6 +53,7 @@ class LogFacts:
     device_skipped: LogLine | None = None
     visible_overridden: LogLine | None = None
     slots_cut: LogLine | None = None
+    context_capped: LogLine | None = None
     memory_not_recovered: LogLine | None = None
     memory_not_refreshed: LogLine | None = None
     evicting: LogLine | None = None
@@ -60,7 +61,6 @@ class LogFacts:
     runner_ended: LogLine | None = None
     load_failed: LogLine | None = None
     port_in_use: LogLine | None = None
-    requests_logged: LogLine | None = None
     config: Mapping[str, str] | None = None
     gpus: tuple[str, ...] | None = None
     gpu_lines: tuple[str, ...] = ()

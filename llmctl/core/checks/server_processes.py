@@ -1,0 +1,236 @@
+"""Checks of the server's processes: its version, its runners, and how often they end."""
+
+from __future__ import annotations
+
+import shlex
+
+from llmctl.core.checks.facts import Facts, NotGathered
+from llmctl.core.checks.facts.server import Runner, ServerProcess
+from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.words import size
+
+OFTEN = 3
+DOWN = (
+    "profile.invalid",
+    "engine.none",
+    "server.port-taken",
+    "server.hangs",
+    "server.not-running",
+    "server.two-servers",
+)
+
+
+def ended_by(process: ServerProcess, facts: Facts) -> str:
+    """The command that ends a server: its unit's where it has one, for that would start it again."""
+    if process.unit is not None:
+        return f"sudo systemctl stop {process.unit}"
+    return f"{rights(process.user, facts)}kill {process.pid}"
+
+
+def rights(user: str | None, facts: Facts) -> str:
+    """What a command on a process of this user begins with."""
+    return "sudo " if user != facts.shell.user and facts.shell.uid != 0 else ""
+
+
+def version_differs(facts: Facts) -> Judgement:
+    server = facts.server
+    if server.version is None:
+        return None
+    profile = facts.profile.profile
+    wanted = profile.engine.version if profile is not None else None
+    process, found = server.process, []
+    own = server.owner != "foreign"
+    if wanted is not None and wanted != server.version:
+        remedy = Remedy("start the version that the profile asks for", (server.up,))
+        found.append(Finding(f"Ollama {server.version} answers", f"Ollama {wanted}, as the profile asks", remedy))
+    if process is not None and process.replaced:
+        commands = (server.down, server.up) if own else (ended_by(process, facts),)
+        found.append(
+            Finding(
+                f"the running server is Ollama {server.version} of a file that is no longer there: {process.program}",
+                "the program that is on the disk now",
+                Remedy("start it anew, so that it runs what is installed", commands),
+                subject=f"pid {process.pid}",
+            )
+        )
+    elif server.cli is not None and server.cli.version != server.version:
+        found.append(
+            Finding(
+                f"{server.cli.path} is {server.cli.version}, the server {server.version}",
+                "one version of both: the client may ask for what the server does not know",
+                Remedy(
+                    "call the server's own program, or bring the one on PATH to its version",
+                    (f"{process.program} --version" if process else "ollama --version",),
+                ),
+            )
+        )
+    return found
+
+
+def orphaned_runner(facts: Facts) -> Judgement:
+    server = facts.server
+    found = [runner for runner in server.orphans if not runner.apart or runner.gpu_bytes]
+    if not found:
+        return None
+    mine = [runner for runner in found if runner.mine]
+    others = [runner for runner in found if not runner.mine]
+    told = tuple(orphan_words(runner) for runner in found)
+    commands = ((server.down, server.up) if mine else ()) + tuple(
+        f"{rights(runner.user, facts)}kill {runner.pid}" for runner in others
+    )
+    return Finding(
+        f"{len(found)} llama-server whose `ollama serve` is gone, holding {held_by(found)}",
+        "every llama-server with its server: nothing unloads one without it",
+        Remedy("end them; nobody can use them any more", commands),
+        told,
+    )
+
+
+def held_by(found: list[Runner]) -> str:
+    on_gpus = sum(runner.gpu_bytes or 0 for runner in found)
+    in_memory = sum(runner.resident_bytes or 0 for runner in found)
+    return f"{size(on_gpus)} on GPUs and {size(in_memory)} in memory" if on_gpus else f"{size(in_memory)} in memory"
+
+
+def orphan_words(runner: Runner) -> str:
+    digest = (runner.weights_digest or "")[7:19]
+    return (
+        f"pid {runner.pid} of {runner.user}: llama-server of weights {digest}, {held_by([runner])}, no server over it"
+    )
+
+
+def stuck_runner(facts: Facts) -> Judgement:
+    server = facts.server
+    return [
+        stuck(facts, runner)
+        for runner in server.runners
+        if server.pid is not None and runner.parent == server.pid and is_stuck(runner)
+    ]
+
+
+def is_stuck(runner: Runner) -> bool:
+    """Stopped by a signal; or silent while it did nothing, which one that computes is not."""
+    return runner.stopped or (runner.health == "silent" and runner.worked is False)
+
+
+def stuck(facts: Facts, runner: Runner) -> Finding:
+    server, sudo = facts.server, rights(runner.user, facts)
+    if runner.stopped:
+        observed = f"llama-server (pid {runner.pid}) is stopped by a signal"
+        commands: tuple[str, ...] = (f"{sudo}kill -CONT {runner.pid}",)
+        text = "let it go on; where it stops again, start the server anew"
+    else:
+        observed = f"llama-server (pid {runner.pid}) does not answer at /health and used no CPU time meanwhile"
+        commands = (f"{sudo}kill -9 {runner.pid}",)
+        text = "end it: the next request loads the model anew; where it hangs again, look at the kernel's log"
+    more = (server.down, server.up) if server.owner != "foreign" else ()
+    return Finding(
+        observed, "a runner that answers within 1 s", Remedy(text, commands + more), subject=f"pid {runner.pid}"
+    )
+
+
+def crash_loop(facts: Facts) -> Judgement:
+    """Of the log and of the units; one that is not there hides nothing that the other tells."""
+    found, unknown = [], ""
+    for look in (ended_runners, restarted_units):
+        try:
+            found += look(facts)
+        except NotGathered as why:
+            unknown = unknown or str(why)
+    return found or (Unknown(unknown) if unknown else None)
+
+
+def ended_runners(facts: Facts) -> list[Finding]:
+    ended = facts.log.runner_ended
+    if ended is None or ended.count < OFTEN:
+        return []
+    remedy = Remedy(
+        "see what it said before it ended, and whether the model's files are whole",
+        ("llmctl logs -n 200", "llmctl verify"),
+    )
+    observed = f"the runner ended by itself {ended.count} times since the server started"
+    return [Finding(observed, "a runner that lives as long as its model is wanted", remedy, (ended.text,))]
+
+
+def restarted_units(facts: Facts) -> list[Finding]:
+    return [
+        Finding(
+            f"systemd started it again {unit.restarts} times",
+            "a unit that stays up",
+            Remedy("its log tells why it ends", ("llmctl logs -n 200", f"systemctl status {unit.name}")),
+            unit.words,
+            unit.name,
+        )
+        for unit in facts.service.units.values()
+        if unit.restarts >= OFTEN and unit.active != "failed"
+    ]
+
+
+def foreign(facts: Facts) -> Judgement:
+    server, process = facts.server, facts.server.process
+    if not server.answers or server.owner != "foreign" or process is None or process.unit is not None:
+        return None
+    profile = facts.profile.profile
+    which = f" --profile {shlex.quote(profile.reference)}" if profile is not None else ""
+    return Finding(
+        f"pid {process.pid} of {process.user} is a server that no unit of systemd runs, and llmctl did not start",
+        "a server that is started again after a crash and at the next boot",
+        Remedy(
+            "end it and let llmctl run one as a service; or leave it, and start it yourself when it ends",
+            (ended_by(process, facts), f"llmctl install-service --user{which}"),
+        ),
+        (process.program,),
+        f"pid {process.pid}",
+    )
+
+
+CHECKS = (
+    Check(
+        "server.version-differs",
+        "Two versions of Ollama",
+        "warning",
+        "What /api/version says is compared with the profile's engine.version, with the file on the disk, and with the "
+        "`ollama` on PATH where its commands reach this server (ollama issues 12135, 14199). A server whose file was "
+        "replaced goes on with the old one, and loads runners of the new one.",
+        version_differs,
+        after=DOWN,
+    ),
+    Check(
+        "server.orphaned-runner",
+        "A runner without its server",
+        "error",
+        "When `ollama serve` is killed, its llama-server lives on and keeps its memory (ollama issue 5642; v0.34.0 "
+        "llm/llm_linux.go sets no death signal). One is known by the blob of a store in its arguments, and by a "
+        "parent that is no `ollama serve`.",
+        orphaned_runner,
+        after=("server.not-running", "server.hangs", "server.port-taken", "server.host-without-port"),
+    ),
+    Check(
+        "server.stuck-runner",
+        "A runner hangs",
+        "error",
+        "The server answers while its runner does not: requests to the model wait without a limit (ollama v0.34.0 "
+        "llm/llama_server.go:960). A runner counts as stuck when it is stopped by a signal, or silent at /health for "
+        "1 s in which it used no CPU time. It answers /health while it computes.",
+        stuck_runner,
+        after=DOWN,
+    ),
+    Check(
+        "server.crash-loop",
+        "It ends again and again",
+        "warning",
+        "Ollama loads a model again when its runner has ended, and counts nothing (ollama issues 17089, 9782); systemd "
+        "starts a unit again and counts in NRestarts. Three or more are shown.",
+        crash_loop,
+        after=DOWN,
+    ),
+    Check(
+        "server.foreign",
+        "Nobody starts this server again",
+        "info",
+        "A server that llmctl did not start is attached: its models are loaded and watched, and it is never stopped or "
+        "started. One that runs outside systemd is gone after a crash or a boot.",
+        foreign,
+        after=DOWN,
+    ),
+)
