@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 from typing import Any
 
@@ -74,3 +76,34 @@ def test_a_guard_that_hangs_is_replaced_by_systemd(made: Service, container: Con
     container.wait(lambda: container.unit(GUARD_UNIT)["ActiveState"] == "active", SECONDS, "ready again")
     assert any("atchdog" in str(entry.get("MESSAGE")) for entry in container.journal(GUARD_UNIT))
     assert made.resident
+
+
+# As much as systemd's socket holds (net.unix.max_dgram_qlen).
+FILL = """\
+import socket
+out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+out.setblocking(False)
+try:
+    while True:
+        out.sendto(b"STATUS=", "/run/systemd/notify")
+except BlockingIOError:
+    pass
+"""
+
+
+def test_a_busy_systemd_hears_that_it_is_ready_later(made: Service, container: Container) -> None:  # noqa: F811
+    """The guard becomes ready while systemd itself hears nothing, and has no room for its word."""
+    assert made.llmctl("up").code == 0
+    assert made.llmctl("guard", "--hold").code == 0
+    container.run("systemctl", "--no-block", "restart", GUARD_UNIT)
+    container.wait(lambda: "held" in container.unit(GUARD_UNIT).get("StatusText", ""), SECONDS, "the hold")
+    assert container.unit(GUARD_UNIT)["ActiveState"] == "activating"
+    os.kill(container.init, signal.SIGSTOP)
+    try:
+        container.run("python3", "-c", FILL)
+        assert made.llmctl("guard", "--resume").code == 0
+        container.wait(lambda: json.loads(container.read("/run/llmctl/guard.json"))["ready"], SECONDS, "a ready guard")
+    finally:
+        os.kill(container.init, signal.SIGCONT)
+    container.wait(lambda: container.unit(GUARD_UNIT)["ActiveState"] == "active", SECONDS, "systemd to hear it")
+    assert container.unit(GUARD_UNIT)["StatusText"] == "starter is resident on the GPU"
