@@ -1,0 +1,94 @@
+"""How doctor is asked: its options, its exit codes, and what --fix does and does not do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.doctor.conftest import Patient, ids
+
+pytestmark = pytest.mark.real("ollama", "model")
+
+
+def test_the_list_names_every_check_and_looks_at_nothing(patient: Patient) -> None:
+    listed = patient("doctor", "--list", "--json").json["checks"]
+    assert {"server.not-running", "engine.none"} <= {check["id"] for check in listed}
+    text = patient("doctor", "--list").out
+    assert "server.not-running" in text
+    assert patient("doctor", "server", "--list", "--json").json["checks"][0]["id"].startswith("server.")
+
+
+def test_a_check_that_is_none_is_refused(patient: Patient) -> None:
+    done = patient("doctor", "serv", "--json")
+    assert (done.code, done.error["hint"]) == (4, "llmctl doctor --list")
+    assert patient("doctor", "--json", "--markdown").code == 2
+
+
+def test_errors_are_five_and_a_named_check_is_the_only_one(patient: Patient) -> None:
+    done = patient("doctor", "--profile", patient.profile)
+    assert done.code == 5
+    assert "server.not-running" in done.out
+    assert "llmctl up" in done.out
+    assert patient("doctor", "engine", "--profile", patient.profile).code == 0
+
+
+def test_warnings_are_zero_and_five_when_strict(healthy: Patient, tmp_path: Path) -> None:
+    """The quantizer is missing beside an engine that serves all the same."""
+    ollama = Path(healthy.cli.environ["LLMCTL_ENGINE"])
+    copy = tmp_path / "engine"
+    subprocess.run(["cp", "-al", ollama.parent.parent, copy], check=True)
+    (copy / "lib" / "ollama" / "llama-quantize").unlink()
+    assert healthy("down").code == 0
+    healthy.cli.environ["LLMCTL_ENGINE"] = str(copy / "bin" / "ollama")
+    healthy.up()
+    assert healthy("doctor").code == 0
+    assert healthy("doctor", "--strict").code == 5
+    assert ids(healthy.report()) == ["engine.no-llama-quantize"]
+
+
+def test_markdown_has_the_command_in_a_block(patient: Patient) -> None:
+    text = patient("doctor", "--markdown", "--profile", patient.profile).out
+    assert text.startswith("**llmctl doctor**")
+    assert "```sh\nllmctl up" in text
+
+
+def test_fix_shows_what_it_runs_and_looks_again(healthy: Patient) -> None:
+    (server,) = (pid for pid in healthy.cli.owned() if b"\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(server, signal.SIGTERM)
+    assert ids(healthy.report())[:1] == ["server.not-running"]
+    asked = healthy("doctor", "--fix")
+    assert asked.code == 2, "without a terminal nobody can be asked"
+    assert "llmctl up" in asked.err
+    fixed = healthy("doctor", "--fix", "--yes", "--json")
+    assert fixed.code == 0, fixed.err
+    assert [(one["command"].partition(" --")[0], one["code"]) for one in fixed.json["fixed"]] == [("llmctl up", 0)]
+    assert fixed.json["findings"] == []
+    assert healthy("status", "--quiet").code == 0
+
+
+def test_fix_with_nothing_to_fix_changes_nothing(healthy: Patient) -> None:
+    before = healthy.cli.owned()
+    done = healthy("doctor", "--fix", "--json")
+    assert (done.code, done.json["fixed"]) == (0, [])
+    assert healthy.cli.owned() == before
+
+
+def test_watch_is_one_document_a_line_and_sees_the_change(healthy: Patient) -> None:
+    watching = healthy.cli.start("doctor", "--watch", "--json")
+    assert watching.stdout is not None
+    try:
+        assert json.loads(watching.stdout.readline())["verdict"] == "clean"
+        for pid in healthy.cli.owned():
+            os.kill(pid, signal.SIGKILL)
+        while (found := json.loads(watching.stdout.readline()))["verdict"] == "clean":
+            pass
+        assert found["findings"][0]["id"] == "server.not-running"
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=30)
+    assert watching.returncode == 130
