@@ -51,15 +51,19 @@ def of_unit(manager: Manager, pid: int, look_at_gpu: bool) -> Surroundings:
 
 
 def of_shell(server: Server, pid: int, look_at_gpu: bool) -> Surroundings:
-    from llmctl.workflows import gate
-
-    runner = gate.runner_of(pid) if look_at_gpu and pid else None
-    found = tuple(each.name for each in devices.list_devices(runner, server.environ)) if runner else None
+    found = found_by_shell(server, pid) if look_at_gpu and pid else None
     who = Identity(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
     path = server.environ.get("PATH")
     # The kernel knows more than the mode: access lists, and what a container takes from root.
     nodes = tuple(str(each) for each, _ in gpu_nodes() if os.access(each, os.R_OK | os.W_OK, effective_ids=True))
     return Surroundings(*named(who), path, real(shutil.which("ollama", path=path or "")), nodes, found)
+
+
+def found_by_shell(server: Server, pid: int) -> tuple[str, ...] | None:
+    from llmctl.workflows import gate
+
+    runner = gate.runner_of(pid)
+    return tuple(each.name for each in devices.list_devices(runner, server.environ)) if runner else None
 
 
 def found_by_unit(manager: Manager) -> tuple[str, ...] | None:
