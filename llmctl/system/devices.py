@@ -13,6 +13,7 @@ from pathlib import Path
 
 MIB = 1 << 20
 LIMIT_SECONDS = 60.0
+HEADING = "Available devices:"
 # "  CUDA0: NVIDIA GeForce RTX 3090 (24124 MiB, 23860 MiB free)", llama.cpp b10760 common/arg.cpp
 DEVICE_LINE = re.compile(r"^\s+(\S+): (.*) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MULTILINE)
 
@@ -33,11 +34,18 @@ def list_devices(runner: Path, environ: Mapping[str, str]) -> tuple[Device, ...]
     A release keeps its GPU back ends in folders beside the runner and is told which to load (ollama v0.33.0
     llm/llama_binary.go:61-157; read, not yet seen on a GPU), so each of them is tried in turn.
     """
+    return asked(runner, environ, LIMIT_SECONDS) or ()
+
+
+def asked(runner: Path, environ: Mapping[str, str], limit_seconds: float) -> tuple[Device, ...] | None:
+    """The same; None where the runner did not say, at all or within the limit of each try."""
+    told = False
     for extra in backends(runner.parent):
-        found = parse(run(runner, {**environ, **extra}))
-        if found:
+        text = run(runner, {**environ, **extra}, limit_seconds)
+        if found := parse(text):
             return found
-    return ()
+        told |= HEADING in text
+    return () if told else None
 
 
 def backends(folder: Path) -> Iterator[dict[str, str]]:
@@ -48,7 +56,7 @@ def backends(folder: Path) -> Iterator[dict[str, str]]:
         yield {"LD_LIBRARY_PATH": paths, "GGML_BACKEND_PATH": str(library)}
 
 
-def run(runner: Path, environ: Mapping[str, str]) -> str:
+def run(runner: Path, environ: Mapping[str, str], limit_seconds: float) -> str:
     import subprocess
 
     command = [str(runner), "--list-devices", "--offline"]
@@ -59,7 +67,7 @@ def run(runner: Path, environ: Mapping[str, str]) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=LIMIT_SECONDS,
+            timeout=limit_seconds,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -67,8 +75,8 @@ def run(runner: Path, environ: Mapping[str, str]) -> str:
 
 
 def parse(text: str) -> tuple[Device, ...]:
-    """The lines after `Available devices:`."""
-    listed = text.partition("Available devices:")[2]
+    """The lines after the heading."""
+    listed = text.partition(HEADING)[2]
     return tuple(
         Device(match[1], match[2], int(match[3]) * MIB, int(match[4]) * MIB) for match in DEVICE_LINE.finditer(listed)
     )

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+MEMINFO = Path("/proc/meminfo")
+
 
 def memory_bytes() -> tuple[int | None, int | None]:
     """All of it, and what can be had without swapping (MemAvailable); None where the kernel does not say."""
+    total, available = figures("MemTotal", "MemAvailable")
+    return total, available
+
+
+def swap_bytes() -> tuple[int | None, int | None]:
+    """All swap space, and what is free of it; None where the kernel does not say."""
+    total, free = figures("SwapTotal", "SwapFree")
+    return total, free
+
+
+def figures(*names: str) -> tuple[int | None, ...]:
+    """Lines of /proc/meminfo, in bytes."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = MEMINFO.read_text().splitlines()
     except OSError:
-        return None, None
+        return tuple(None for _ in names)
     found = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
 
     def kib(name: str) -> int | None:
         number = found.get(name, "").strip().partition(" ")[0]
         return int(number) * 1024 if number.isdecimal() else None
 
-    return kib("MemTotal"), kib("MemAvailable")
+    return tuple(kib(name) for name in names)

@@ -1,11 +1,13 @@
 """What this machine has shown: numbers only, in the state folder, and never a word of a prompt.
 
-{"schema": 1, "runtime": {"<engine>|<driver>|<GPU>": bytes}, "speed": {"<weights digest>|<place>": [tokens/s, ...]}}
+{"schema": 1, "runtime": {"<engine>|<driver>|<GPU>": bytes}, "speed": {"<weights digest>|<place>": [tokens/s, ...]},
+ "best": {"<weights digest>|<place>": tokens/s}, "first_token": {"<weights digest>|<place>": [[tokens, seconds], ...]}}
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,38 @@ SCHEMA = 1
 LIMIT_BYTES = 1 << 20
 # Of each model the last answers count; of many, the middle one.
 KEPT = 20
+# So many answers make a figure that others are compared with.
+TELLING = 5
 
 
 @dataclass
 class Learnt:
-    """`runtime` is bytes of one GPU beyond llama.cpp's buffers, `speed` tokens a second of past answers."""
+    """`runtime` is bytes of one GPU beyond llama.cpp's buffers, `speed` tokens a second of past answers, `best` the
+    highest middle of several of them, `first_token` how long a prompt of so many tokens waited for its first one."""
 
     runtime: dict[str, int] = field(default_factory=dict)
     speed: dict[str, list[float]] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    first_token: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def runtime_bytes(self, engine: str, driver: str | None, gpu: str) -> int | None:
         return self.runtime.get(_key(engine, driver, gpu))
 
     def tokens_per_second(self, weights_digest: str, place: str) -> tuple[float, int] | None:
         """The middle of the last answers, and how many they are."""
-        seen = sorted(self.speed.get(f"{weights_digest}|{place}", ()))
-        return (seen[len(seen) // 2], len(seen)) if seen else None
+        seen = self.speed.get(_place(weights_digest, place), ())
+        return (_middle(seen), len(seen)) if seen else None
+
+    def lately(self, weights_digest: str, place: str) -> float | None:
+        """The middle of the last few answers; None where they are too few."""
+        seen = self.speed.get(_place(weights_digest, place), ())[-TELLING:]
+        return _middle(seen) if len(seen) == TELLING else None
+
+    def best_tokens_per_second(self, weights_digest: str, place: str) -> float | None:
+        return self.best.get(_place(weights_digest, place))
+
+    def first_tokens(self, weights_digest: str, place: str) -> tuple[tuple[int, float], ...]:
+        return tuple(self.first_token.get(_place(weights_digest, place), ()))
 
     def add_runtime(self, engine: str, driver: str | None, gpu: str, count_bytes: int) -> None:
         """The most that was seen stays: the figure is there so that nothing runs out."""
@@ -38,8 +56,15 @@ class Learnt:
         self.runtime[key] = max(count_bytes, self.runtime.get(key, 0))
 
     def add_speed(self, weights_digest: str, place: str, tokens_per_second: float) -> None:
-        key = f"{weights_digest}|{place}"
+        key = _place(weights_digest, place)
         self.speed[key] = [*self.speed.get(key, []), round(tokens_per_second, 2)][-KEPT:]
+        lately = self.lately(weights_digest, place)
+        if lately is not None:
+            self.best[key] = max(lately, self.best.get(key, 0.0))
+
+    def add_first_token(self, weights_digest: str, place: str, prompt_tokens: int, seconds: float) -> None:
+        key = _place(weights_digest, place)
+        self.first_token[key] = [*self.first_token.get(key, []), (prompt_tokens, round(seconds, 3))][-KEPT:]
 
 
 def read(state: Path) -> Learnt:
@@ -47,9 +72,15 @@ def read(state: Path) -> Learnt:
     try:
         with (state / NAME).open("rb") as file:
             data: Any = json.loads(file.read(LIMIT_BYTES))
-        runtime = {str(key): int(value) for key, value in data["runtime"].items()}
-        speed = {str(key): [float(value) for value in values][-KEPT:] for key, values in data["speed"].items()}
-        return Learnt(runtime, speed)
+        return Learnt(
+            {str(key): int(value) for key, value in data["runtime"].items()},
+            {str(key): [float(value) for value in values][-KEPT:] for key, values in data["speed"].items()},
+            {str(key): float(value) for key, value in data.get("best", {}).items()},
+            {
+                str(key): [(int(tokens), float(seconds)) for tokens, seconds in values][-KEPT:]
+                for key, values in data.get("first_token", {}).items()
+            },
+        )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Learnt()
 
@@ -57,9 +88,23 @@ def read(state: Path) -> Learnt:
 def write(state: Path, learnt: Learnt) -> None:
     from llmctl.system import files
 
-    document = {"schema": SCHEMA, "runtime": learnt.runtime, "speed": learnt.speed}
+    document = {
+        "schema": SCHEMA,
+        "runtime": learnt.runtime,
+        "speed": learnt.speed,
+        "best": learnt.best,
+        "first_token": learnt.first_token,
+    }
     files.make_folder(state)
     files.atomic_write(state / NAME, json.dumps(document, indent=1).encode(), mode=0o600)
+
+
+def _middle(seen: Sequence[float]) -> float:
+    return sorted(seen)[len(seen) // 2]
+
+
+def _place(weights_digest: str, place: str) -> str:
+    return f"{weights_digest}|{place}"
 
 
 def _key(engine: str, driver: str | None, gpu: str) -> str:

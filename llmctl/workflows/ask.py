@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 16
 # A shorter answer says more about its start than about its speed.
 TELLING_TOKENS = 32
+# A shorter prompt is read in one batch, whatever the machine.
+TELLING_PROMPT = 256
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,10 @@ def context_of(client: Client, model: str, digest: str | None) -> int | None:
 
 
 def learn_speed(state: Path, model: ActiveModel | None, answer: Answer) -> None:
-    """Note how fast an answer came; `llmctl fit` tells it from then on."""
-    speed = answer.tokens_per_second
-    if model is None or speed is None or answer.completion_tokens < TELLING_TOKENS:
+    """Note how fast an answer came, and how long its prompt waited for the first token; `fit` and `doctor` tell it."""
+    speed = answer.tokens_per_second if answer.completion_tokens >= TELLING_TOKENS else None
+    first = first_token_seconds(answer)
+    if model is None or (speed is None and first is None):
         return
     if state.exists() and not os.access(state, os.W_OK):
         # The state of the whole machine is root's and the service's.
@@ -169,8 +172,19 @@ def learn_speed(state: Path, model: ActiveModel | None, answer: Answer) -> None:
     from llmctl.system import learnt
 
     known = learnt.read(state)
-    known.add_speed(model.weights_digest, model.place, speed)
+    if speed is not None:
+        known.add_speed(model.weights_digest, model.place, speed)
+    if first is not None:
+        known.add_first_token(model.weights_digest, model.place, answer.prompt_tokens, first)
     learnt.write(state, known)
+
+
+def first_token_seconds(answer: Answer) -> float | None:
+    """From the granted runner to the first token; None for a prompt that says little. Waiting for a runner, or for
+    others who ask, is `load_seconds` and no matter of speed."""
+    if answer.ttft_seconds is None or answer.prompt_tokens < TELLING_PROMPT:
+        return None
+    return max(0.0, answer.ttft_seconds - answer.load_seconds)
 
 
 def prompt_pieces(argument: str | None, paths: Iterable[Path], stdin: BinaryIO | None) -> Iterator[str]:

@@ -15,6 +15,10 @@ def size(count_bytes: int) -> str:
     return f"{count_bytes / GIB:.1f} GiB" if count_bytes >= GIB else f"{count_bytes / MIB:,.0f} MiB"
 
 
+def times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def names(found: Sequence[str]) -> str:
     """The first few, and how many more there are."""
     more = len(found) - MOST_NAMES

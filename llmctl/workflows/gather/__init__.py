@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmctl.client import Client
     from llmctl.core.checks.facts.engine import EngineFacts
     from llmctl.core.checks.facts.gpu import GpuFacts
+    from llmctl.core.checks.facts.host import HostFacts
     from llmctl.core.checks.facts.models import ModelsFacts
     from llmctl.core.checks.facts.profile import ProfileFacts
     from llmctl.core.checks.facts.server import ServerFacts
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from llmctl.library import Library
     from llmctl.server import Server
 
-AREAS = ("shell", "profile", "engine", "server", "models", "gpu", "host", "log", "store", "service", "speed")
+AREAS = ("shell", "profile", "engine", "server", "models", "gpu", "host", "log", "store", "service", "fit", "speed")
 # A healthy machine answers everything within a second; one that does not must not hang doctor too.
 DEADLINE_SECONDS = 10.0
 DEEP_SECONDS = 1800.0
@@ -98,6 +99,12 @@ class Given:
         from llmctl.core.checks.facts.gpu import GpuFacts
 
         return self.area("gpu", GpuFacts)
+
+    @property
+    def of_host(self) -> HostFacts:
+        from llmctl.core.checks.facts.host import HostFacts
+
+        return self.area("host", HostFacts)
 
     @property
     def profile(self) -> Profile:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from llmctl.core.checks.facts.deep import DeepFacts
 from llmctl.core.checks.facts.engine import EngineFacts
+from llmctl.core.checks.facts.fit import FitFacts
 from llmctl.core.checks.facts.gpu import GpuFacts
 from llmctl.core.checks.facts.host import HostFacts
 from llmctl.core.checks.facts.log import LogFacts
@@ -66,6 +67,10 @@ class Facts:
     @property
     def gpu(self) -> GpuFacts:
         return self._area("gpu", GpuFacts)
+
+    @property
+    def fit(self) -> FitFacts:
+        return self._area("fit", FitFacts)
 
     @property
     def host(self) -> HostFacts:

@@ -1,0 +1,218 @@
+"""Whether the driver works: it is there, new enough, one version, and has not lost a card."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from llmctl.core.checks.facts import Facts, NotGathered
+from llmctl.core.checks.facts.gpu import Xid
+from llmctl.core.checks.finding import Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.wanted import gpu_required, on_gpu, severity
+from llmctl.core.checks.xid import FALLEN_OFF_THE_BUS, meaning
+
+LEAST_DRIVER, LEAST_FOR_OLD_CARDS = 550, 570
+OLD_CARDS = ((5, 0), (6, 2))
+CONTAINER_VARIABLE = "NVIDIA_VISIBLE_DEVICES"
+LAST = 5
+
+
+def container(facts: Facts) -> Judgement:
+    gpu, shell = facts.gpu, facts.shell
+    wished = shell.environ.get(CONTAINER_VARIABLE)
+    asked = wished not in {None, "", "void", "none"}
+    if gpu.state != "unknown" or gpu.kernel_driver is not None or any(node.there for node in gpu.nodes):
+        return None
+    if not asked and not (shell.container is not None and gpu_required(facts)):
+        return None
+    if on_gpu(facts) or gpu.engine_devices:
+        return None
+    return Finding(
+        "no driver library and no device of NVIDIA's is in this container"
+        + (f", though {CONTAINER_VARIABLE} asks for {wished}" if asked else ""),
+        "the host's driver, handed in by NVIDIA's container toolkit",
+        Remedy(
+            "set the toolkit up on the host, and start the container with --gpus all",
+            ("sudo nvidia-ctk runtime configure --runtime=docker", "sudo systemctl restart docker"),
+        ),
+        subject=shell.container or "container",
+        severity=severity(facts),
+    )
+
+
+def no_driver(facts: Facts) -> Judgement:
+    gpu = facts.gpu
+    cards = gpu.pci or 0
+    if gpu.state == "absent":
+        loaded = gpu.driver is not None
+        if loaded and cards:
+            # The driver runs and does not see them: gpu.lost.
+            return None
+        if not cards and not gpu_required(facts):
+            return None
+        observed = "the driver works and shows no card" if loaded else gpu.words
+    elif gpu.state == "unknown":
+        wanted = gpu_required(facts) and not on_gpu(facts) and not gpu.engine_devices
+        if not cards and not wanted:
+            return None
+        observed = gpu.words + (f"; NVIDIA cards on the PCI bus: {cards}" if cards else "; the profile requires a GPU")
+    else:
+        return None
+    return Finding(
+        observed,
+        f"NVIDIA's driver {LEAST_DRIVER} or newer, loaded",
+        Remedy(
+            "install the driver of your distribution and load it; without a GPU take the profile `cpu`",
+            ("sudo modprobe nvidia", "nvidia-smi", "llmctl init --dry-run"),
+        ),
+        tuple(sorted(f"kernel module {name} is loaded" for name in gpu.modules)),
+        severity=severity(facts),
+    )
+
+
+def mismatch(facts: Facts) -> Judgement:
+    gpu = facts.gpu
+    version = gpu.library
+    differs = version is not None and gpu.kernel_driver is not None and version != gpu.kernel_driver
+    if gpu.state != "mismatch" and not differs:
+        return None
+    evidence = [gpu.words] if gpu.words else []
+    if gpu.kernel_driver:
+        evidence.append(f"/proc/driver/nvidia/version: {gpu.kernel_driver}")
+    if version:
+        evidence.append(f"libnvidia-ml.so.1: {version}")
+    return Finding(
+        "the driver's library and its kernel module are of different versions: no new program gets the GPU",
+        "one version of both",
+        Remedy(
+            "an upgrade has changed the files while the old module was loaded: reboot, or end all that uses the GPU "
+            "and load the modules anew",
+            ("sudo reboot",),
+        ),
+        tuple(evidence),
+        severity=severity(facts),
+    )
+
+
+def too_old(facts: Facts) -> Judgement:
+    gpu = facts.gpu
+    version = gpu.driver or gpu.kernel_driver
+    if version is None or not version.partition(".")[0].isdigit():
+        return log_says_too_old(facts)
+    major = int(version.partition(".")[0])
+    old = [
+        card
+        for card in gpu.cards
+        if card.compute_capability and OLD_CARDS[0] <= card.compute_capability <= OLD_CARDS[1]
+    ]
+    least = LEAST_FOR_OLD_CARDS if old else LEAST_DRIVER
+    if major >= least:
+        return log_says_too_old(facts)
+    why = (
+        f" for {old[0].name} (compute capability {old[0].compute_capability[0]}.{old[0].compute_capability[1]})"
+        if (old and old[0].compute_capability)
+        else ""
+    )
+    return Finding(f"driver {version}", f"{least} or newer{why}", upgrade_driver(), severity=severity(facts))
+
+
+def log_says_too_old(facts: Facts) -> Judgement:
+    try:
+        line = facts.log.driver_too_old or facts.log.device_skipped
+    except NotGathered:
+        return None
+    if line is None:
+        return None
+    return Finding(
+        "the engine's log says that driver or card are too old for it",
+        f"driver {LEAST_DRIVER} or newer ({LEAST_FOR_OLD_CARDS} for compute capability 5.0 to 6.2)",
+        upgrade_driver(),
+        (line.text,),
+        severity=severity(facts),
+    )
+
+
+def upgrade_driver() -> Remedy:
+    return Remedy("install a newer driver from your distribution, and reboot", ("nvidia-smi", "sudo reboot"))
+
+
+def lost(facts: Facts) -> Judgement:
+    gpu = facts.gpu
+    fallen = [xid for xid in gpu.xids or () if xid.code == FALLEN_OFF_THE_BUS]
+    missing = (gpu.pci or 0) > len(gpu.cards)
+    if gpu.state == "lost":
+        observed = gpu.words
+    elif gpu.state == "absent" and gpu.driver is not None and gpu.pci:
+        observed = f"the driver shows none of the {gpu.pci} cards on the PCI bus"
+    elif gpu.state == "fine" and fallen and missing:
+        observed = f"the driver shows {len(gpu.cards)} of {gpu.pci} cards, and one has fallen off the bus"
+    else:
+        return None
+    return Finding(
+        observed,
+        "every card answers",
+        Remedy(
+            "a lost GPU comes back with a reboot; where it happens again, look at power, slot, riser and heat",
+            ("sudo dmesg --level=err,warn", "sudo reboot"),
+        ),
+        tuple(f"{xid.line} ({meaning(xid.code).words})" for xid in (gpu.xids or ())[-LAST:]),
+        severity=severity(facts),
+    )
+
+
+def xid(facts: Facts) -> Judgement:
+    gpu = facts.gpu
+    if gpu.xids is None:
+        return Unknown("this user may not read the kernel's log (sudo dmesg)")
+    counted = Counter(found.code for found in gpu.xids)
+    return tuple(of_code(code, times, gpu.xids) for code, times in sorted(counted.items()))
+
+
+def of_code(code: int, times: int, every: tuple[Xid, ...]) -> Finding:
+    last = [found.line for found in every if found.code == code][-1]
+    known = meaning(code)
+    text = (
+        "look at the program that the line names; where it is the engine, load the model anew"
+        if known.program
+        else "end what uses the card and reset it, or reboot; where it comes again, the card or its slot is faulty"
+    )
+    commands = ("sudo dmesg --level=err,warn", "nvidia-smi") if known.program else ("nvidia-smi", "sudo reboot")
+    return Finding(
+        f"{times} since the boot: {known.words}",
+        "no report of the driver",
+        Remedy(text, commands),
+        (last,),
+        f"Xid {code}",
+        "info" if known.program else "warning",
+    )
+
+
+def device_nodes(facts: Facts) -> Judgement:
+    gpu = facts.gpu
+    if gpu.kernel_driver is None or facts.shell.wsl or facts.shell.container is not None:
+        return None
+    missing = [node.path for node in gpu.nodes if not node.there]
+    if missing:
+        return Finding(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: CUDA cannot open the card",
+            "/dev/nvidia0, /dev/nvidiactl and /dev/nvidia-uvm",
+            Remedy("let the driver make them", ("sudo modprobe nvidia_uvm", "sudo nvidia-modprobe -u -c=0")),
+            tuple(sorted(f"kernel module {name} is loaded" for name in gpu.modules)),
+            severity=severity(facts),
+        )
+    closed = [node for node in gpu.nodes if node.usable is False]
+    if not closed:
+        return None
+    first = closed[0]
+    groups = sorted({node.group for node in closed if node.group and node.group != "root"})
+    commands = [f"sudo usermod --append --groups {group} {gpu.user}" for group in groups]
+    return Finding(
+        f"{gpu.user}, who runs the server, may not open {', '.join(node.path for node in closed)}",
+        f"mode 0666, or {gpu.user} in the group of the files",
+        Remedy(
+            "put that user into the group and start the server anew" if groups else "let everybody open the devices",
+            tuple(commands) or tuple(f"sudo chmod 0666 {node.path}" for node in closed),
+        ),
+        tuple(f"{node.path}: mode {node.mode}, group {node.group}" for node in closed),
+        first.path,
+        severity(facts),
+    )

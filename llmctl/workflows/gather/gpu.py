@@ -1,0 +1,111 @@
+"""The GPUs: NVML, the kernel, and where a GPU is wanted and not used, the engine's own list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmctl.core.address import parse_host
+from llmctl.core.checks.facts import NotGathered
+from llmctl.core.checks.facts.gpu import GpuFacts
+from llmctl.system import clocks, gpu_detail, gpu_driver, kernel_log, process
+from llmctl.workflows.gather.shell import user_name
+
+if TYPE_CHECKING:
+    from llmctl.core.checks.facts.server import ServerFacts
+    from llmctl.system.gpu_driver import Account
+    from llmctl.workflows.gather import Given
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+# A driver that nothing keeps loaded takes seconds to start; one that hangs must not hang doctor.
+ENGINE_SECONDS = 4.0
+
+
+def gather(given: Given) -> GpuFacts:
+    server = server_of(given)
+    if server is not None and not parse_host(server.url, "the server's address").local:
+        raise NotGathered("the server is on another machine, and so are its GPUs")
+    seen = gpu_detail.look()
+    on_bus, module = gpu_driver.cards_on_the_bus(), gpu_driver.module_version()
+    account = account_of(server)
+    visible, whose = visible_devices(given, server)
+    here = seen.state != "unknown" or bool(on_bus) or module is not None
+    return GpuFacts(
+        seen.state,
+        seen.words,
+        seen.driver,
+        seen.library,
+        module,
+        seen.cards,
+        on_bus,
+        gpu_driver.nodes(len(seen.cards) or on_bus or 0, account),
+        engine_devices(given, server),
+        kernel_log.xids(given.environ) if here else (),
+        clocks.slept_seconds(),
+        gpu_driver.modules(),
+        visible,
+        whose,
+        account.user,
+    )
+
+
+def server_of(given: Given) -> ServerFacts | None:
+    try:
+        return given.of_server
+    except Exception:
+        # Whatever went wrong with it is told of that area; the cards are looked at all the same.
+        return None
+
+
+def account_of(server: ServerFacts | None) -> Account:
+    """Who runs the server; where none is seen, who asks."""
+    found = gpu_driver.account_of(server.pid) if server is not None and server.pid else None
+    if found is not None:
+        return found
+    groups = frozenset({os.getegid(), *os.getgroups()})
+    return gpu_driver.Account(user_name(os.geteuid()), os.geteuid(), groups)
+
+
+def visible_devices(given: Given, server: ServerFacts | None) -> tuple[str | None, str]:
+    """CUDA_VISIBLE_DEVICES as the server has it; of this shell where none runs and the next would inherit it."""
+    running = server.process if server is not None else None
+    if running is not None:
+        return running.environ.get(VISIBLE), f"the server (pid {running.pid})"
+    try:
+        if given.profile.gpu.devices != "all":
+            # Then `up` writes it.
+            return None, ""
+    except NotGathered:
+        pass
+    return given.environ.get(VISIBLE), "this shell"
+
+
+def engine_devices(given: Given, server: ServerFacts | None) -> tuple[str, ...] | None:
+    """Asked only where a GPU is wanted and no model is proved on one: it starts the driver, which takes seconds."""
+    from llmctl.system import devices
+
+    try:
+        runner = given.of_engine.runner
+        if given.profile.gpu.require == "none" or runner is None or on_gpu(given):
+            return None
+    except NotGathered:
+        return None
+    environ: Mapping[str, str] = given.environ
+    if server is not None and server.pid:
+        environ = process.read_environ(server.pid) or environ
+    found = devices.asked(Path(runner), environ, ENGINE_SECONDS)
+    return None if found is None else tuple(device.name for device in found)
+
+
+def on_gpu(given: Given) -> bool:
+    """Whether every resident model is proved to lie on one."""
+    try:
+        resident = given.of_models.resident
+    except Exception:
+        return False
+    proofs = [model.proof for model in resident]
+    return bool(proofs) and all(
+        proof is not None and proof.verdict == "proved" and proof.place in {"gpu", "partial"} for proof in proofs
+    )
