@@ -186,7 +186,8 @@ class Served:
 
     def show(self, lines: int = 150) -> None:
         """For the output of a test that fails."""
-        chosen = ["-u", ENGINE_UNIT, "-u", GUARD_UNIT, f"--lines={lines}", "--grep=^(?!.GIN|print_info|slot |llama_model_loader)"]
+        plain = "--grep=^(?!.GIN|print_info|slot |llama_model_loader)"
+        chosen = ["-u", ENGINE_UNIT, "-u", GUARD_UNIT, f"--lines={lines}", plain]
         shown = self.container.run("journalctl", "--no-pager", "--output=short-precise", *chosen, check=False)
         print(f"--- journal\n{shown.stdout}--- note\n{self.note}\n--- status\n{self.llmctl('status').out}")
 

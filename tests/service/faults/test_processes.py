@@ -86,6 +86,28 @@ def test_the_runner_hangs(served: Served) -> None:
 
 
 @fault(
+    what="the server is killed, and systemd does not start it anew",
+    how="`Restart=no` in a drop-in, then `kill -9` of ollama; so a limit of starts ends too",
+    happens="the unit has failed: `not_running`, `degraded`, with systemd's word and where to look; the guard starts "
+    "nothing",
+    again="`llmctl up`",
+)
+def test_the_unit_has_failed(served: Served) -> None:
+    served.add(ENGINE_UNIT, "restart", "Restart=no")
+    since = len(served.events())
+    try:
+        served.container.signal(served.server, signal.SIGKILL)
+        served.until("word of it", lambda: "has failed: signal" in served.words)
+        assert (served.note["reason"], served.note["degraded"]) == ("not_running", True)
+        assert f"systemctl status {ENGINE_UNIT}" in served.words
+    finally:
+        served.take_away(ENGINE_UNIT, "restart")
+    assert served.steps(since) == []
+    with served.away("a unit that has failed", lambda: True):
+        assert served.llmctl("up").code == 0
+
+
+@fault(
     what="the server hangs",
     how="SIGSTOP of ollama",
     happens="`stuck`: the guard ends the server, systemd starts it anew, the guard loads the model",
