@@ -284,7 +284,7 @@ def listens(port: int) -> bool:
 @fault
 def orphan_of_another_server(scene: Scene) -> None:
     """A server that somebody else started was killed, and its runner lives on."""
-    server = scene.start_ollama(with_starter=True)
+    server = scene.start_ollama({"HOME": os.environ["HOME"]}, with_starter=True)
     server.post("/api/generate", {"model": "starter"})
     before = children(server.process.pid)
     server.process.kill()
@@ -300,7 +300,7 @@ def children(pid: int) -> list[int]:
 
 @fault
 def foreign_server_with_another_store(scene: Scene) -> None:
-    scene.start_ollama(with_starter=True)
+    scene.start_ollama({"HOME": os.environ["HOME"]}, with_starter=True)
 
 
 # What clients do

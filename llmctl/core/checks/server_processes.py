@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from llmctl.core.checks.facts import Facts, NotGathered
+from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.server import Runner, ServerProcess
-from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy
 from llmctl.core.checks.words import size
 
 OFTEN = 3
@@ -130,40 +130,18 @@ def stuck(facts: Facts, runner: Runner) -> Finding:
 
 
 def crash_loop(facts: Facts) -> Judgement:
-    """Of the log and of the units; one that is not there hides nothing that the other tells."""
-    found, unknown = [], ""
-    for look in (ended_runners, restarted_units):
-        try:
-            found += look(facts)
-        except NotGathered as why:
-            unknown = unknown or str(why)
-    return found or (Unknown(unknown) if unknown else None)
-
-
-def ended_runners(facts: Facts) -> list[Finding]:
     ended = facts.log.runner_ended
     if ended is None or ended.count < OFTEN:
-        return []
-    remedy = Remedy(
-        "see what it said before it ended, and whether the model's files are whole",
-        ("llmctl logs -n 200", "llmctl verify"),
+        return None
+    return Finding(
+        f"the runner ended by itself {ended.count} times since the server started",
+        "a runner that lives as long as its model is wanted",
+        Remedy(
+            "see what it said before it ended, and whether the model's files are whole",
+            ("llmctl logs -n 200", "llmctl verify"),
+        ),
+        (ended.text,),
     )
-    observed = f"the runner ended by itself {ended.count} times since the server started"
-    return [Finding(observed, "a runner that lives as long as its model is wanted", remedy, (ended.text,))]
-
-
-def restarted_units(facts: Facts) -> list[Finding]:
-    return [
-        Finding(
-            f"systemd started it again {unit.restarts} times",
-            "a unit that stays up",
-            Remedy("its log tells why it ends", ("llmctl logs -n 200", f"systemctl status {unit.name}")),
-            unit.words,
-            unit.name,
-        )
-        for unit in facts.service.units.values()
-        if unit.restarts >= OFTEN and unit.active != "failed"
-    ]
 
 
 def foreign(facts: Facts) -> Judgement:
@@ -217,10 +195,10 @@ CHECKS = (
     ),
     Check(
         "server.crash-loop",
-        "It ends again and again",
+        "The runner ends again and again",
         "warning",
-        "Ollama loads a model again when its runner has ended, and counts nothing (ollama issues 17089, 9782); systemd "
-        "starts a unit again and counts in NRestarts. Three or more are shown.",
+        "Ollama loads a model again when its runner has ended, and counts nothing (ollama issues 17089, 9782). Its log "
+        "has a line for each end that it did not ask for (v0.34.0 llm/llama_server.go:1196); three or more are shown.",
         crash_loop,
         after=DOWN,
     ),

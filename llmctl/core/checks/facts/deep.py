@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DeepFacts:
-    """`bad_blobs`: name and what is wrong, of every blob that a pin reaches. `answer_seconds`: until the first token
-    of one probe, None where it failed, with `answer_error`."""
+    """`bad_blobs`: name and what is wrong, of every blob that a pin reaches. `asked`: the model that was asked for a
+    few tokens, None where none is loaded. `answer_seconds`: until the first of them, None where it failed, with
+    `answer_error`."""
 
     bad_blobs: tuple[tuple[str, str], ...] = ()
     hashed_bytes: int = 0
     answer_seconds: float | None = None
     answer_error: str | None = None
     tokens_per_second: float | None = None
+    asked: str | None = None
