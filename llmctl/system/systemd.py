@@ -163,18 +163,27 @@ class Manager:
         more = ("--follow",) if follow else ()
         return ("journalctl", unit_flag, name, "--output", "cat", "--no-pager", "--lines", str(lines), "--quiet", *more)
 
-    def journal(self, name: str, lines: int) -> list[str]:
-        """The last lines of a unit, oldest first; empty where this user may not read them."""
+    def journal(self, name: str, lines: int, *more: str) -> list[str]:
+        """The last lines of a unit, oldest first; empty where this user may not read them. `more` are options."""
+        return self.output((*self.journal_argv(name, lines), *more)).splitlines()
+
+    def show_all(self, names: Sequence[str], properties: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Properties of several units by the name asked for, in one call; empty where no manager answers."""
+        text = self.output(self.argv("show", "--property", ",".join(("Id", *properties)), *names))
+        blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in text.split("\n\n")]
+        return dict(zip(names, blocks, strict=True)) if len(blocks) == len(names) else {}
+
+    def output(self, argv: Sequence[str]) -> str:
+        """What a program says on stdout; empty where it cannot be run, or does not end in time."""
         import subprocess
 
-        argv = self.journal_argv(name, lines)
         try:
             done = subprocess.run(
                 argv, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_SECONDS
             )
         except (OSError, subprocess.TimeoutExpired):
-            return []
-        return done.stdout.decode("utf-8", "replace").splitlines()
+            return ""
+        return done.stdout.decode("utf-8", "replace")
 
     def follow(self, name: str, lines: int) -> Iterator[str]:
         """The last lines of a unit, then each as it comes, without end."""

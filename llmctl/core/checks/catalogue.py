@@ -6,8 +6,13 @@ from llmctl.core.checks import clients, engine, gpu, memory, model, profile, sec
 from llmctl.core.checks.finding import Check
 from llmctl.errors import NotFound
 
-FAMILIES = (profile, engine, gpu, store, server, service, memory, model, speed, security, clients)
-CHECKS: tuple[Check, ...] = tuple(check for family in FAMILIES for check in family.CHECKS)
+# Units that are not in force keep a server from being there; other things of a service follow from the server, and what a
+# guard has given up says why a model is not there.
+ORDER: tuple[tuple[Check, ...], ...] = (
+    *(profile.CHECKS, engine.CHECKS, gpu.CHECKS, store.CHECKS, service.UNITS, server.CHECKS, service.CHECKS),
+    *(memory.CHECKS, clients.CHECKS, service.LAST, model.CHECKS, speed.CHECKS, security.CHECKS),
+)
+CHECKS: tuple[Check, ...] = tuple(check for part in ORDER for check in part)
 
 
 def chosen(names: tuple[str, ...], *, deep: bool) -> tuple[Check, ...]:

@@ -1,7 +1,283 @@
-"""Checks of the service."""
+"""Checks of the service: how its units run, and with what."""
 
 from __future__ import annotations
 
-from llmctl.core.checks.finding import Check
+from llmctl.core import unit
+from llmctl.core.checks import service_units
+from llmctl.core.checks.facts import Facts
+from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
+from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.service_units import BROKEN, every, installed
+from llmctl.core.checks.words import names
 
-CHECKS: tuple[Check, ...] = ()
+MANY_RESTARTS = 3
+# What starts so soon after the boot may have been before the driver.
+EARLY_SECONDS = 180.0
+MOST_LINES = 4
+UNITS = service_units.CHECKS
+
+
+def failed(facts: Facts) -> Judgement:
+    service = facts.service
+    mine = list(every(service)) if service.scope else [service.ollama] if service.ollama else []
+    return [
+        Finding(
+            f"{known.name} has failed ({known.result}) after {known.restarts} restarts, and systemd has given up",
+            "active",
+            Remedy(
+                "see its last words, mend what they name, then begin anew",
+                (journal(service, known.name), *anew(service, known)),
+            ),
+            known.words,
+            known.name,
+        )
+        for known in mine
+        if known.active == "failed"
+    ]
+
+
+def journal(service: ServiceFacts, name: str) -> str:
+    sudo = "sudo " if service.systemctl.startswith("sudo") else ""
+    return f"{sudo}journalctl {'--unit' if sudo else '--user-unit'} {name} --lines 50"
+
+
+def anew(service: ServiceFacts, known: UnitFacts) -> tuple[str, ...]:
+    if service.scope and known.name != unit.FOREIGN:
+        return (f"{service.llmctl} up",)
+    return (f"sudo systemctl reset-failed {known.name}", f"sudo systemctl start {known.name}")
+
+
+def edited(service: ServiceFacts) -> Judgement:
+    return [
+        Finding(
+            f"{known.file} differs in {len(known.edited)} lines from what this llmctl writes",
+            "a file as install-service writes it; what is one's own in a drop-in",
+            Remedy(
+                "have one's own lines in a drop-in, then write the unit anew",
+                (f"{service.systemctl} edit {known.name}", service.reinstall),
+            ),
+            (*known.edited[:MOST_LINES], *(["…"] if len(known.edited) > MOST_LINES else [])),
+            known.name,
+        )
+        for known in service.units.values()
+        if known.edited and known.whose == "llmctl"
+    ]
+
+
+def environment_differs(facts: Facts) -> Judgement:
+    service = facts.service
+    if not service.systemd or service.scope is None:
+        return None
+    engine = service.units.get(unit.ENGINE)
+    found = []
+    if service.drift and engine is not None:
+        said = [
+            f"{lack.setting} is {lack.found or 'not set'}, {lack.wanted or 'nothing'} asked" for lack in service.drift
+        ]
+        found.append(
+            Finding(
+                f"{unit.ENGINE} was made of another profile than there is now: {names(said)}",
+                "the settings that the profile makes",
+                Remedy("write the units anew of the profile; the server is restarted", (service.reinstall,)),
+                (engine.file,),
+                unit.ENGINE,
+            )
+        )
+    if service.overridden and engine is not None:
+        found.append(overridden(service, engine))
+    return [*found, *(other_place(*each) for each in service.shell)]
+
+
+def overridden(service: ServiceFacts, engine: UnitFacts) -> Finding:
+    said = [f"{lack.setting}={lack.found or ''} in place of {lack.wanted}" for lack in service.overridden]
+    return Finding(
+        f"a drop-in changes what the profile decides: {names(said)}",
+        "what the profile decides in the profile, where every verb knows of it",
+        Remedy(
+            "say it in the profile and take it out of the drop-in",
+            (f"{service.systemctl} edit {unit.ENGINE}", f"{service.systemctl} restart {unit.ENGINE}"),
+        ),
+        engine.drop_ins,
+        unit.ENGINE,
+        "info",
+    )
+
+
+def other_place(name: str, here: str, there: str) -> Finding:
+    what = "server" if name == "OLLAMA_HOST" else "store"
+    return Finding(
+        f"{name} is {here} in this shell and {there} in the unit: `ollama` typed here is about another {what}",
+        f"{name} as the service has it, or not set",
+        Remedy("take it out of this shell, and of the file that sets it", (f"unset {name}",)),
+        subject=name,
+    )
+
+
+def linger(service: ServiceFacts) -> Judgement:
+    if service.scope != "user" or service.linger is not False:
+        return None
+    return Finding(
+        f"the units are those of {service.user}, who does not linger: they end with the last session",
+        "lingering, so that they start at the boot and stay",
+        Remedy("keep them always", (f"loginctl enable-linger {service.user}",)),
+        subject=service.user,
+    )
+
+
+def restarts(service: ServiceFacts) -> Judgement:
+    return [
+        Finding(
+            f"{known.name} was started anew {known.restarts} times by systemd since somebody started it",
+            f"fewer than {MANY_RESTARTS}",
+            Remedy("see why it ends", (journal(service, known.name),)),
+            known.words,
+            known.name,
+        )
+        for known in every(service)
+        if known.restarts >= MANY_RESTARTS and known.active != "failed"
+    ]
+
+
+def boot_order(facts: Facts) -> Judgement:
+    service = facts.service
+    ollama = service.ollama
+    if not service.systemd or ollama is None or ollama.active != "active" or ollama.discovery not in {"cpu", "failed"}:
+        return None
+    if ollama.since_boot_seconds is None or ollama.since_boot_seconds > EARLY_SECONDS or not facts.gpu.cards:
+        return None
+    return Finding(
+        f"it found no GPU when it started, {ollama.since_boot_seconds:.0f} s after the boot, and NVML shows "
+        f"{len(facts.gpu.cards)} now",
+        "a server that starts when the driver is there",
+        Remedy(
+            "start it anew now; for the next boots have it wait, with a drop-in that says "
+            "ExecStartPre=/usr/bin/nvidia-smi under [Service]",
+            (f"sudo systemctl restart {ollama.name}", f"sudo systemctl edit {ollama.name}"),
+        ),
+        (ollama.discovery_words,),
+        ollama.name,
+    )
+
+
+def watchdog(service: ServiceFacts) -> Judgement:
+    guard = service.units.get(unit.GUARD)
+    if guard is None:
+        return None
+    if guard.watchdog is None:
+        return Unknown("the journal of the guard may not be read by this user")
+    if not guard.watchdog:
+        return None
+    return Finding(
+        f"systemd's watchdog ended {guard.name} {guard.watchdog} times in the last day: it had not said for 90 s that "
+        "it lives",
+        "none",
+        Remedy(
+            "see what it was at; a machine that swaps, or a disk that hangs, stops everything",
+            (journal(service, guard.name), f"{service.llmctl} doctor memory store"),
+        ),
+        guard.words,
+        guard.name,
+    )
+
+
+def guard_degraded(facts: Facts) -> Judgement:
+    guard, service = facts.service.guard, facts.service
+    if guard is None or not guard.degraded:
+        return None
+    return Finding(
+        f"the guard has given up mending: {guard.words}",
+        "every model resident and proved",
+        Remedy(
+            "; ".join(guard.remedies) or "mend what it says, then bring it up anew, which gives the guard fresh tries",
+            (f"{service.llmctl} up",),
+        ),
+        (f"reason: {guard.reason}",),
+    )
+
+
+CHECKS = (
+    Check(
+        "service.failed",
+        "A unit has failed",
+        "error",
+        "systemd gives up on a unit that ends again and again: the fifteenth start of the engine within 20 minutes is "
+        "the last. Its last words in the journal say why.",
+        failed,
+        after=(*BROKEN, "server.port-taken", "engine.none", "store.permissions"),
+    ),
+    Check(
+        "service.edited",
+        "A unit is not what llmctl writes",
+        "warning",
+        "The files of the units beside what this llmctl would write for the profile; variables and comments do not "
+        "count here. The next install-service would lose such a change, so that it belongs into a drop-in.",
+        installed(edited),
+        after=BROKEN,
+    ),
+    Check(
+        "service.environment-differs",
+        "The service's environment is not the profile's, or not the shell's",
+        "warning",
+        "The variables of the engine's unit beside those that the profile makes, as a profile that was changed counts "
+        "only after install-service; drop-ins of other authors that change them, for information; and OLLAMA_HOST or "
+        "OLLAMA_MODELS of the shell, which make `ollama` typed there speak of another server or store.",
+        environment_differs,
+        after=BROKEN,
+    ),
+    Check(
+        "service.linger",
+        "The service ends at logout",
+        "warning",
+        "Units of a user's own manager run from the first login to the last logout, unless the user lingers "
+        "(loginctl(1)).",
+        installed(linger),
+    ),
+    Check(
+        "service.restarts",
+        "A unit is started again and again",
+        "warning",
+        "NRestarts of the units, which counts from the last start by hand. Told from the third on.",
+        installed(restarts),
+        after=(*BROKEN, "service.failed", "server.port-taken"),
+    ),
+    Check(
+        "service.boot-order",
+        "Ollama started before the driver",
+        "warning",
+        "Ollama's own unit does not wait for the NVIDIA driver, and a server that finds no GPU at its start stays on "
+        "the CPU until it is started anew (ollama/ollama issue 7669). Told only where its log shows that, it started "
+        "with the boot, and NVML shows a card now. llmctl's own unit waits.",
+        boot_order,
+        after=("gpu.driver-mismatch", "gpu.lost", "gpu.no-driver"),
+    ),
+    Check(
+        "service.watchdog",
+        "The watchdog ended the guard",
+        "warning",
+        "The guard tells systemd that it lives; after 90 s without a word it is ended and started anew "
+        "(systemd.service(5), WatchdogSec). Counted in the journal of the last day.",
+        installed(watchdog),
+        after=BROKEN,
+    ),
+)
+# What is known to make a guard give up.
+CAUSES = (
+    *("profile.invalid", "profile.lock-unreadable", "engine.none", "engine.no-llama-server"),
+    *("store.permissions", "store.unreadable", "store.missing", "store.corrupt-manifest", "store.drift", "store.space"),
+    *BROKEN,
+)
+LATER = (
+    *("gpu.lost", "gpu.driver-mismatch", "gpu.no-driver", "server.port-taken", "server.not-running", "service.failed"),
+    "memory.does-not-fit",
+)
+LAST = (
+    Check(
+        "service.guard-degraded",
+        "The guard has given up",
+        "error",
+        "What the guard wrote into guard.json while it lives: a model is not where it must be, and every step that it "
+        "may take was taken. Where a check knows the cause, only that one is shown.",
+        guard_degraded,
+        after=(*CAUSES, *LATER),
+    ),
+)
