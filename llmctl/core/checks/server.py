@@ -114,30 +114,38 @@ def restarted(process: ServerProcess, facts: Facts) -> tuple[str, ...]:
 
 
 def two_servers(facts: Facts) -> Judgement:
+    """The profile's own is not there, and another one is."""
     server = facts.server
-    others = [found for found in server.processes if found.pid != server.pid and beside(server, found)]
-    if not others or server.answer == "silent":
+    others = in_the_way(server)
+    if not others or server.answer != "absent":
         return None
-    told = tuple(words_of(found) for found in others)
-    if not server.answers:
-        return Finding(
-            f"no server at {server.url}, and another Ollama runs: {names(told)}",
-            f"the profile's server at {server.url}: the other one has models and settings of its own",
-            Remedy(
-                "bring up the profile's server; end the other one if it is not wanted",
-                (server.up, ended_by(others[0], facts)),
-            ),
-            told,
-        )
-    same = [found for found in others if found.store is not None and found.store == server.store]
+    return Finding(
+        f"no server at {server.url}, and another Ollama runs: {words_of(others[0])}",
+        f"the profile's server at {server.url}: another one has models and settings of its own",
+        Remedy(
+            "bring up the profile's server; end the other one if it is not wanted",
+            (server.up, ended_by(others[0], facts)),
+        ),
+        tuple(words_of(found) for found in others),
+    )
+
+
+def second_server(facts: Facts) -> Judgement:
+    server = facts.server
+    others = in_the_way(server)
+    if not others or not server.answers:
+        return None
+    same = any(found.store is not None and found.store == server.store for found in others)
     why = "each removes at its start what it takes for unused" if same else "what one pulls, the other does not have"
     return Finding(
-        f"{len(others)} more `ollama serve`: {names(told)}",
-        f"one server on this machine; with two, {why}, and both load into the same memory",
+        f"{len(others)} more `ollama serve` beside it: {names([words_of(found) for found in others])}",
+        f"one server on this machine: of two, {why}, and both load into the same memory",
         Remedy("end the one that is not wanted", tuple(ended_by(found, facts) for found in others)),
-        told,
-        severity="warning",
     )
+
+
+def in_the_way(server: ServerFacts) -> list[ServerProcess]:
+    return [found for found in server.processes if found.pid != server.pid and beside(server, found)]
 
 
 def beside(server: ServerFacts, found: ServerProcess) -> bool:
@@ -241,12 +249,11 @@ CHECKS = (
     ),
     Check(
         "server.two-servers",
-        "Two Ollama servers run",
+        "Another Ollama runs in its place",
         "error",
-        "Two servers have two lists of models and share one GPU: models seem to be gone, and both load into the same "
-        "memory (ollama issue 5591). Not counted are servers of a container, and those that were given a HOME of their "
-        "own, as llmctl's private profiles are. On one store each server removes at its start what it takes for unused "
-        "(ollama v0.34.0 server/images.go:874-929).",
+        "With two servers there are two lists of models: models seem to be gone, and clients ask the wrong one "
+        "(ollama issue 5591). Not counted are servers in containers, and those of the same user that were given a "
+        "HOME of their own, as llmctl's private profiles are.",
         two_servers,
         after=ABSENT,
     ),
@@ -258,9 +265,19 @@ CHECKS = (
         "the service is installed, or the models are pinned; a warning where `llmctl down` ended it, or nobody "
         "brought it up yet.",
         not_running,
-        after=(*ABSENT, "server.two-servers"),
+        after=(*ABSENT, "server.two-servers", "service.missing-unit", "service.masked", "service.disabled"),
     ),
     *server_processes.CHECKS,
+    Check(
+        "server.second",
+        "A second Ollama runs",
+        "warning",
+        "Two servers share one GPU and load into the same memory, and each has models of its own. On one store each "
+        "removes at its start what it takes for unused (ollama v0.34.0 server/images.go:874-929). Which servers are "
+        "counted is said at server.two-servers.",
+        second_server,
+        after=server_processes.DOWN,
+    ),
     *server_settings.CHECKS,
     Check(
         "server.held",

@@ -45,8 +45,9 @@ class Asker:
 
 def servers(asker: Asker) -> tuple[ServerProcess, ...]:
     """Every `ollama serve`."""
-    found = [one for one in process.having("cmdline", "serve") if is_server(one)]
-    seen = [(one, vitals.read(one.pid)) for one in found]
+    found = {one.pid: one for one in process.having("cmdline", "serve") if is_server(one)}
+    # One that is about to become its runner still has its server's command line.
+    seen = [(one, vitals.read(one.pid)) for one in found.values() if one.parent_pid not in found]
     return tuple(as_server(one, now, asker) for one, now in seen if now is not None)
 
 
@@ -69,7 +70,7 @@ def as_server(one: process.Process, now: Vitals, asker: Asker) -> ServerProcess:
         now.age_seconds,
         mine=asker.mine(one.environ),
         apart=asker.apart(one.environ, now.user),
-        here=link(one.pid, "ns/net") in {None, link(os.getpid(), "ns/net")},
+        here=is_here(one.pid),
         replaced=program.endswith(GONE),
         unit=unit_of(one.pid),
     )
@@ -92,6 +93,16 @@ def link(pid: int, name: str) -> str | None:
     with suppress(OSError):
         return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115 - of the kernel, no path to resolve
     return None
+
+
+def is_here(pid: int) -> bool:
+    """Whether a process is not in a container: those have process numbers of their own (proc(5), NSpid)."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return True
+    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [""])
+    return len(numbers) == 1
 
 
 def unit_of(pid: int) -> str | None:
@@ -130,7 +141,7 @@ def as_runner(one: process.Process, now: Vitals, digest: str, parent: int | None
         now.age_seconds,
         weights_digest=f"sha256:{digest}",
         mine=asker.mine(one.environ),
-        apart=asker.apart(one.environ, now.user),
+        apart=asker.apart(one.environ, now.user) or not is_here(one.pid),
     )
 
 
@@ -139,7 +150,7 @@ def asked(one: Runner) -> Runner:
     port = process.Process(one.pid, 0, one.argv, {}).argument("--port")
     if one.state in STOPPED:
         return replace(one, health="silent", worked=False)
-    if port is None or not port.isdigit() or link(one.pid, "ns/net") not in {None, link(os.getpid(), "ns/net")}:
+    if port is None or not port.isdigit() or not is_here(one.pid):
         return one
     before = vitals.read(one.pid)
     health = asking.health(int(port))

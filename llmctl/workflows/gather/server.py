@@ -33,6 +33,9 @@ def gather(given: Given) -> ServerFacts:
     holder = processes.listener(address.port) if address.local else None
     pid = pid_of(address, holder, owned)
     answer, words, version = ask(given, address, holder, next((one for one in found if one.pid == pid), None))
+    if answer == "stranger":
+        # Whose port it is says the listener; its environment is no server's.
+        pid = None
     own = owned is not None and owned.pid == pid
     runners = processes.runners(found, asker)
     facts = ServerFacts(

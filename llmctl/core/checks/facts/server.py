@@ -33,7 +33,7 @@ class ServerProcess:
 
     `program` is the file it runs; `replaced`: that file is not the one on the disk any more. `port` and `host` as it
     was told, 11434 where nothing was said; None where its environment cannot be read. `mine`: llmctl started it.
-    `here`: it is in this network, not in a container's. `apart`: it is this user's, with a HOME of its own, as private
+    `here`: it is not in a container. `apart`: it is this user's, with a HOME of its own, as private
     servers are, so that it was meant to be a second one.
     """
 
