@@ -8,7 +8,7 @@ from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.speed import ModelSpeed
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.gpu_work import WORDS
-from llmctl.core.checks.wanted import anew_without, others, runners
+from llmctl.core.checks.wanted import anew_without, gpu_required, others, runners
 
 DEBUG = "OLLAMA_DEBUG"
 GO_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
@@ -25,7 +25,9 @@ LATE, LATE_SECONDS = 4.0, 2.0
 
 
 def slow(facts: Facts) -> Judgement:
-    told = [model for model in facts.speed.models if seen_of(model, facts) is not None]
+    # One that fell to the CPU is slow for that reason, which is told of the model.
+    here = [model for model in facts.speed.models if model.place != "cpu" or not gpu_required(facts)]
+    told = [model for model in here if seen_of(model, facts) is not None]
     if not told:
         return Unknown("no answer was measured here yet: `llmctl ask` does, and doctor --deep")
     known = [model for model in told if model.expected_least is not None]
@@ -215,7 +217,6 @@ CHECKS = (
         "half of the lower end on a GPU and less than a tenth of it in host memory. Each cause is told with its "
         "share of a token's time, or that the share is not known.",
         slow,
-        after=("model.on-cpu", "server.stuck-runner"),
     ),
     Check(
         "speed.slower-than-before",
@@ -233,7 +234,7 @@ CHECKS = (
         "Seconds from the granted runner to the first token, of prompts of 256 tokens and more, beside the "
         "arithmetic that such a prompt is on this card. Loading and waiting for others are left out.",
         first_token,
-        after=("model.on-cpu", "speed.slow"),
+        after=("speed.slow",),
     ),
     Check(
         "speed.debug-logging",
