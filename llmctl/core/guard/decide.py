@@ -152,7 +152,7 @@ def loaded(memory: Memory, error: str | None) -> Memory:
 
 def probed(memory: Memory, at_seconds: float, took_seconds: float, error: str | None) -> Memory:
     """The memory after a probe, whose own work is nobody's answer."""
-    took = None if error else took_seconds
+    took = None if error is not None else took_seconds
     return replace(memory, mark=None, probe_wanted=False, probed_at=at_seconds, probe_seconds=took, probe_error=error)
 
 
