@@ -366,6 +366,7 @@ def test_a_failed_load_is_forgotten_when_it_is_there_and_on_another_server() -> 
     _, there = after(later(GOOD, 5), memory=failed)
     assert after(later(GONE, 10), memory=there)[0].reason == "evicted"
     assert after(later(GONE, 5), memory=failed)[0].reason == "load_failed"
+    assert after(later(replace(GONE, discovering=True), 5), memory=failed)[0].reason == "load_failed"
     other = replace(later(GONE, 5), server_identity="77/1")
     assert after(other, memory=failed)[0].reason == "server_replaced"
 

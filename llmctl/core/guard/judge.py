@@ -145,6 +145,7 @@ def _others_first(want: Want, look: Look, memory: Memory, limits: Limits) -> Fin
     others = ", ".join(model.name for model in look.loaded if not ours(want, model))
     if look.discovering and not others:
         reason: Reason = "evicted" if memory.was_resident else "loading"
+        reason = "load_failed" if memory.load_error is not None else reason
         words = f"{want.name} is not loaded; the server looks for GPUs before it loads a model"
         return Finding(reason, words, f"{want.alias} loaded", "a load under way", remedy=evictors(memory))
     foreign = bool(others) or look.other_runners
