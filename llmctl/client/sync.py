@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from llmctl.client import protocol
 from llmctl.client.types import Chunk, InstalledModel, LoadedModel, PullEvent
-from llmctl.errors import EngineError, ServerNotRunning, ServerUnreachable, StreamEnded
+from llmctl.errors import EngineError, NotFound, ServerNotRunning, ServerUnreachable, StreamEnded
 
 T = TypeVar("T")
 
@@ -45,6 +45,15 @@ class Client:
     def ps(self) -> list[LoadedModel]:
         """The loaded models. Empty while a load is under way."""
         return [LoadedModel.parse(entry) for entry in self._json("GET", "/api/ps").get("models") or []]
+
+    def cloud_disabled(self) -> bool | None:
+        """Whether the server never asks ollama.com (since 0.16.2); None where it does not say."""
+        try:
+            said = self._json("GET", "/api/status").get("cloud")
+        except NotFound:
+            return None
+        disabled = said.get("disabled") if isinstance(said, dict) else None
+        return disabled if isinstance(disabled, bool) else None
 
     def show(self, name: str) -> dict[str, Any]:
         return self._json("POST", "/api/show", {"model": name})

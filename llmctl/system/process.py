@@ -180,7 +180,7 @@ def wait_until_ended(pid: int, limit_seconds: float) -> bool:
 
 def listener(port: int) -> Process | None:
     """The process that listens on a TCP port of this machine, where the kernel lets us see it."""
-    sockets = {f"socket:[{inode}]" for inode, _ in _listening(port)}
+    sockets = {f"socket:[{each.inode}]" for each in _listening(port)}
     for name in os.listdir(PROC) if sockets else ():  # noqa: PTH208
         if name.isdigit() and any(link in sockets for link in _open_files(name)):
             return read(int(name))
@@ -193,7 +193,7 @@ def server_at(port: int) -> Process | None:
     found = listener(port)
     if found is not None:
         return found
-    users = {user for _, user in _listening(port)}
+    users = {each.user for each in _listening(port)}
     servers = [one for one in having("cmdline", "serve") if one.program == "ollama" and one.argv[1:2] == ("serve",)]
     theirs = [one for one in servers if _user(one.pid) in users and not any(_open_files(str(one.pid)))]
     return theirs[0] if len(theirs) == 1 else None
@@ -201,7 +201,7 @@ def server_at(port: int) -> Process | None:
 
 def listening_user(port: int) -> int | None:
     """To whom the socket that listens on a port of this machine belongs; None where none does."""
-    return next((user for _, user in _listening(port)), None)
+    return next((each.user for each in _listening(port)), None)
 
 
 def _user(pid: int) -> int | None:
@@ -224,8 +224,30 @@ def _open_files(pid: str) -> Iterator[str]:
             yield os.readlink(f"{folder}/{each}")  # noqa: PTH115
 
 
-def _listening(port: int) -> Iterator[tuple[str, int]]:
-    """The sockets that listen on a port, each with its inode and its user: proc(5), /proc/net/tcp."""
+@dataclass(frozen=True)
+class _Listening:
+    address: str
+    inode: str
+    user: int
+
+
+def listening_addresses(port: int) -> tuple[str, ...]:
+    """Every address at which something listens on a port, as a program binds it: 0.0.0.0 and :: are all of them."""
+    return tuple(sorted({_address(each.address) for each in _listening(port)}))
+
+
+def _address(text: str) -> str:
+    """An address of /proc/net/tcp: words of four bytes, each in this machine's order."""
+    import ipaddress
+    import sys
+
+    data = bytes.fromhex(text)
+    words = [data[start : start + 4] for start in range(0, len(data), 4)]
+    return str(ipaddress.ip_address(b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)))
+
+
+def _listening(port: int) -> Iterator[_Listening]:
+    """The sockets that listen on a port: proc(5), /proc/net/tcp."""
     for table in ("tcp", "tcp6"):
         try:
             lines = (PROC / "net" / table).read_text().splitlines()[1:]
@@ -234,7 +256,7 @@ def _listening(port: int) -> Iterator[tuple[str, int]]:
         for line in lines:
             fields = line.split()
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9], int(fields[7])
+                yield _Listening(fields[1].rpartition(":")[0], fields[9], int(fields[7]))
 
 
 def port_taken(host: str, port: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,10 @@ from tests.doctor.proving import complete, provokes
 from tests.parts.engine import InstalledEngine
 from tests.service.conftest import (  # noqa: F401 - fixtures
     ENGINE,
+    Ask,
     ContainerGpu,
     StartContainer,
+    ask,
     bound,
     container,
     container_nvml,
@@ -26,7 +27,7 @@ from tests.service.conftest import (  # noqa: F401 - fixtures
     start_container,
 )
 from tests.service.faults.conftest import prepared
-from tests.service.faults.served import Served, guard_command
+from tests.service.faults.served import Served
 from tests.service.installing import ENGINE_UNIT, GUARD_UNIT, TARGET, Service, service
 from tests.service.test_install import install_ollama
 
@@ -64,6 +65,10 @@ class Machine:
         report = self.report(FAMILY)
         assert (ids(report), report["unknown"], report["skipped"]) == ([], [], [])
 
+    @property
+    def restarts(self) -> int:
+        return int(self.service.container.unit(ENGINE_UNIT)["NRestarts"])
+
     def run(self, *argv: str) -> None:
         self.service.container.run(*argv)
 
@@ -90,8 +95,8 @@ class Machine:
 @pytest.fixture(scope="module")
 def everlasting(
     engine: InstalledEngine,
-    bound: dict[str, Path],
-    tmp_path_factory: pytest.TempPathFactory,  # noqa: F811
+    bound: dict[str, Path],  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Served]:
     yield from prepared(engine, bound, tmp_path_factory.mktemp("doctor"), gpu=False)
 
@@ -157,15 +162,18 @@ def test_a_unit_of_somebody_else(machine: Machine) -> None:
 
 
 @provokes("service.disabled")
-def test_nothing_starts_at_the_next_boot(machine: Machine) -> None:
+def test_nothing_starts_at_the_next_boot(served: Served, machine: Machine) -> None:
     machine.run("systemctl", "disable", TARGET)
-    found = machine.finding("service.disabled")
-    assert (found["severity"], found["subject"]) == ("error", TARGET)
-    machine.run("systemctl", "stop", TARGET, ENGINE_UNIT, GUARD_UNIT)
-    report = machine.report()
-    assert ids(report)[0] == "service.disabled"
-    assert "server.not-running" in [each["id"] for each in report["skipped"]]
-    machine.run(*found["remedy"]["commands"][0].removeprefix("sudo ").split())
+    try:
+        found = machine.finding("service.disabled")
+        assert (found["severity"], found["subject"]) == ("error", TARGET)
+        machine.run("systemctl", "stop", TARGET, ENGINE_UNIT, GUARD_UNIT)
+        report = machine.report()
+        assert ids(report)[0] == "service.disabled"
+        assert "server.not-running" in [each["id"] for each in report["skipped"]]
+    finally:
+        machine.run(*found["remedy"]["commands"][0].removeprefix("sudo ").split())
+    served.until("the service", lambda: served.ready)
     machine.fine()
 
 
@@ -208,14 +216,19 @@ def test_the_profile_a_drop_in_and_the_shell_say_otherwise(machine: Machine) -> 
     machine.fine()
 
 
+def only(served: Served) -> int:
+    """The server's pid, once it is the only program of its name: it starts another one to look for GPUs."""
+    return served.until("one server", lambda: found[0] if len(found := served.pids(ENGINE_UNIT, "ollama")) == 1 else 0)
+
+
 @provokes("service.restarts", "service.failed")
 def test_a_server_that_ends_again_and_again(served: Served, machine: Machine) -> None:
-    for _ in range(3):
-        before = served.server
-        machine.service.container.signal(before, signal.SIGKILL)
-        served.until("another server", lambda before=before: served.pids(ENGINE_UNIT, "ollama") not in ([], [before]))  # type: ignore[misc]
+    for number in range(3):
+        machine.service.container.signal(only(served), signal.SIGKILL)
+        served.until("a restart", lambda number=number: machine.restarts > number)  # type: ignore[misc]
     found = machine.finding("service.restarts")
     assert (found["severity"], found["subject"]) == ("warning", ENGINE_UNIT)
+    served.until("the server", lambda: served.ready)
     served.add(ENGINE_UNIT, "dies", "ExecStart=", "ExecStart=/bin/sh -c 'echo error: no such card >&2; exit 3'")
     served.add(ENGINE_UNIT, "soon", "[Unit]", "StartLimitBurst=2")
     try:
@@ -277,7 +290,9 @@ def test_units_that_end_with_the_session(machine: Machine) -> None:
     made = service(inside)
     profile = made.profile("/home/ann/my.yaml")
     inside.run("chown", "-R", "ann:ann", "/home/ann")
-    done = made.llmctl("install-service", "--user", "--profile", profile, "--json", user="ann")
+    # The machine has a service too, which is meant by who has nothing of their own.
+    own = {"LLMCTL_SCOPE": "user"}
+    done = made.llmctl("install-service", "--user", "--profile", profile, "--json", user="ann", environ=own)
     assert done.code == 0, done.err
     hers = Machine(made)
     assert "service.linger" not in ids(hers.report(FAMILY, user="ann"))
@@ -285,18 +300,18 @@ def test_units_that_end_with_the_session(machine: Machine) -> None:
     inside.run("rm", "/var/lib/systemd/linger/ann")
     found = hers.finding("service.linger", user="ann")
     assert found["remedy"]["commands"] == ["loginctl enable-linger ann"]
-    assert made.llmctl("uninstall-service", "--user", user="ann").code == 0
+    assert made.llmctl("uninstall-service", "--user", user="ann", environ=own).code == 0
 
 
 @pytest.mark.real("nvml")
 @provokes("service.boot-order", "service.overwritten")
-def test_ollamas_own_unit(start_container: StartContainer, container_nvml: ContainerGpu) -> None:  # noqa: F811
+def test_ollamas_own_unit(start_container: StartContainer, container_nvml: ContainerGpu, ask: Ask) -> None:  # noqa: F811
     """As its installer leaves it, on a machine whose driver comes after it; then adopted, and the drop-in lost."""
     inside = start_container()
     made = service(inside)
     install_ollama(made)
     inside.reboot()
-    inside.wait(lambda: made.llmctl("status").code == 0, 60, "Ollama's answer")
+    inside.wait(lambda: ask(made.port, "/api/version"), 60, "Ollama's answer")
     hers = Machine(made)
     profile = ("--profile", made.profile())
     assert "service.boot-order" not in ids(hers.report(*profile)), "no card, so nothing was missed"
@@ -305,7 +320,7 @@ def test_ollamas_own_unit(start_container: StartContainer, container_nvml: Conta
 
     adopted = made.install("--adopt")
     assert adopted.code == 0, adopted.err
-    inside.wait(lambda: made.llmctl("status").code == 0, 60, "Ollama's answer")
+    inside.wait(lambda: ask(made.port, "/api/version"), 60, "Ollama's answer")
     assert ids(hers.report(FAMILY)) == []
     inside.run("rm", f"{UNITS}/ollama.service.d/llmctl.conf")
     inside.run("systemctl", "daemon-reload")

@@ -34,9 +34,11 @@ def address_invalid(facts: Facts) -> Judgement:
 
 def host_without_port(facts: Facts) -> Judgement:
     server = facts.server
+    if server.answers:
+        return None
     variable = server.origin if server.origin in ADDRESSES else ""
     value = facts.shell.environ.get(variable, "")
-    if not server.answers and means_port_80(value):
+    if means_port_80(value):
         remedy = Remedy("write the port too", (f"export {variable}={value.strip().rstrip('/')}:11434",))
         return Finding(
             f"{variable} is {value}, which means port 80, and no Ollama answers there",
@@ -46,7 +48,7 @@ def host_without_port(facts: Facts) -> Judgement:
             variable,
         )
     return [
-        wrong_bind(found, facts) for found in server.processes if means_port_80(found.environ.get("OLLAMA_HOST", ""))
+        wrong_bind(found, facts) for found in in_the_way(server) if means_port_80(found.environ.get("OLLAMA_HOST", ""))
     ]
 
 
@@ -60,7 +62,6 @@ def wrong_bind(found: ServerProcess, facts: Facts) -> Finding:
             (ended_by(found, facts), f"OLLAMA_HOST={value.rstrip('/')}:11434 ollama serve"),
         ),
         subject=f"pid {found.pid}",
-        severity="warning",
     )
 
 
@@ -203,6 +204,8 @@ def held(facts: Facts) -> Judgement:
     )
 
 
+# What keeps systemd from having it run.
+UNITS = ("service.missing-unit", "service.masked", "service.disabled", "service.failed")
 ABSENT = (
     *("profile.invalid", "engine.none", "server.address-invalid"),
     *("server.host-without-port", "server.port-taken", "server.hangs"),
@@ -265,7 +268,7 @@ CHECKS = (
         "the service is installed, or the models are pinned; a warning where `llmctl down` ended it, or nobody "
         "brought it up yet.",
         not_running,
-        after=(*ABSENT, "server.two-servers", "service.missing-unit", "service.masked", "service.disabled"),
+        after=(*ABSENT, "server.two-servers", *UNITS),
     ),
     *server_processes.CHECKS,
     Check(

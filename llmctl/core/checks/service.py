@@ -7,7 +7,7 @@ from llmctl.core.checks import service_units
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.service_units import BROKEN, every, installed
+from llmctl.core.checks.service_units import BROKEN, every, installed, journal
 from llmctl.core.checks.words import names
 
 MANY_RESTARTS = 3
@@ -15,36 +15,6 @@ MANY_RESTARTS = 3
 EARLY_SECONDS = 180.0
 MOST_LINES = 4
 UNITS = service_units.CHECKS
-
-
-def failed(facts: Facts) -> Judgement:
-    service = facts.service
-    mine = list(every(service)) if service.scope else [service.ollama] if service.ollama else []
-    return [
-        Finding(
-            f"{known.name} has failed ({known.result}) after {known.restarts} restarts, and systemd has given up",
-            "active",
-            Remedy(
-                "see its last words, mend what they name, then begin anew",
-                (journal(service, known.name), *anew(service, known)),
-            ),
-            known.words,
-            known.name,
-        )
-        for known in mine
-        if known.active == "failed"
-    ]
-
-
-def journal(service: ServiceFacts, name: str) -> str:
-    sudo = "sudo " if service.systemctl.startswith("sudo") else ""
-    return f"{sudo}journalctl {'--unit' if sudo else '--user-unit'} {name} --lines 50"
-
-
-def anew(service: ServiceFacts, known: UnitFacts) -> tuple[str, ...]:
-    if service.scope and known.name != unit.FOREIGN:
-        return (f"{service.llmctl} up",)
-    return (f"sudo systemctl reset-failed {known.name}", f"sudo systemctl start {known.name}")
 
 
 def edited(service: ServiceFacts) -> Judgement:
@@ -197,15 +167,6 @@ def guard_degraded(facts: Facts) -> Judgement:
 
 CHECKS = (
     Check(
-        "service.failed",
-        "A unit has failed",
-        "error",
-        "systemd gives up on a unit that ends again and again: the fifteenth start of the engine within 20 minutes is "
-        "the last. Its last words in the journal say why.",
-        failed,
-        after=(*BROKEN, "server.port-taken", "engine.none", "store.permissions"),
-    ),
-    Check(
         "service.edited",
         "A unit is not what llmctl writes",
         "warning",
@@ -267,7 +228,7 @@ CAUSES = (
     *BROKEN,
 )
 LATER = (
-    *("gpu.lost", "gpu.driver-mismatch", "gpu.no-driver", "server.port-taken", "server.not-running", "service.failed"),
+    *("gpu.lost", "gpu.driver-mismatch", "gpu.no-driver", "server.port-taken", "server.not-running"),
     "memory.does-not-fit",
 )
 LAST = (

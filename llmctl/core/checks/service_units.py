@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 
 from llmctl.core import unit
-from llmctl.core.checks.facts import Facts
+from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy
 from llmctl.core.checks.words import names
@@ -140,6 +140,46 @@ def disabled(service: ServiceFacts) -> Judgement:
     ]
 
 
+def failed(facts: Facts) -> Judgement:
+    service = facts.service
+    if taken(facts):
+        return None
+    mine = list(every(service)) if service.scope else [service.ollama] if service.ollama else []
+    return [
+        Finding(
+            f"{known.name} has failed ({known.result}) after {known.restarts} restarts, and systemd has given up",
+            "active",
+            Remedy(
+                "see its last words, mend what they name, then begin anew",
+                (journal(service, known.name), *anew(service, known)),
+            ),
+            known.words,
+            known.name,
+        )
+        for known in mine
+        if known.active == "failed"
+    ]
+
+
+def journal(service: ServiceFacts, name: str) -> str:
+    sudo = "sudo " if service.systemctl.startswith("sudo") else ""
+    return f"{sudo}journalctl {'--unit' if sudo else '--user-unit'} {name} --lines 50"
+
+
+def anew(service: ServiceFacts, known: UnitFacts) -> tuple[str, ...]:
+    if service.scope and known.name != unit.FOREIGN:
+        return (f"{service.llmctl} up",)
+    return (f"sudo systemctl reset-failed {known.name}", f"sudo systemctl start {known.name}")
+
+
+def taken(facts: Facts) -> bool:
+    """Whether another program has the port, which ends every server that wants it: `server.port-taken` says so."""
+    try:
+        return facts.server.answer == "stranger"
+    except NotGathered:
+        return False
+
+
 # These stop a server from being there at all, so they stand before those of the server.
 CHECKS = (
     Check(
@@ -175,8 +215,8 @@ CHECKS = (
         "Two services want the same port",
         "error",
         "ollama.service, which Ollama's installer makes, enabled beside llmctl-engine.service: the one that comes "
-        "second at a boot fails to bind, and the models of the first are what clients see (ollama/ollama issues 707, 2194, "
-        "14963).",
+        "second at a boot fails to bind, and the models of the first are what clients see (ollama/ollama issues 707, "
+        "2194, 14963).",
         installed(foreign_beside),
     ),
     Check(
@@ -187,6 +227,16 @@ CHECKS = (
         "it only stops the service until the next boot.",
         installed(disabled),
         after=("service.missing-unit", "service.masked"),
+    ),
+    Check(
+        "service.failed",
+        "A unit has failed",
+        "error",
+        "systemd gives up on a unit that ends again and again: the fifteenth start of the engine within 20 minutes is "
+        "the last. Its last words in the journal say why. Not told where another program has the "
+        "port: that is the cause then.",
+        failed,
+        after=("engine.none", "store.permissions", "service.missing-unit", "service.masked"),
     ),
 )
 BROKEN = tuple(check.id for check in CHECKS)

@@ -30,7 +30,21 @@ if TYPE_CHECKING:
     from llmctl.library import Library
     from llmctl.server import Server
 
-AREAS = ("shell", "profile", "engine", "server", "models", "gpu", "host", "log", "store", "service", "fit", "speed")
+AREAS = (
+    "shell",
+    "profile",
+    "engine",
+    "server",
+    "models",
+    "gpu",
+    "host",
+    "log",
+    "store",
+    "service",
+    "security",
+    "fit",
+    "speed",
+)
 # A healthy machine answers everything within a second; one that does not must not hang doctor too.
 DEADLINE_SECONDS = 10.0
 DEEP_SECONDS = 1800.0

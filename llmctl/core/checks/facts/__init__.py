@@ -18,6 +18,7 @@ from llmctl.core.checks.facts.host import HostFacts
 from llmctl.core.checks.facts.log import LogFacts
 from llmctl.core.checks.facts.models import ModelsFacts
 from llmctl.core.checks.facts.profile import ProfileFacts
+from llmctl.core.checks.facts.security import SecurityFacts
 from llmctl.core.checks.facts.server import ServerFacts
 from llmctl.core.checks.facts.service import ServiceFacts
 from llmctl.core.checks.facts.shell import ShellFacts
@@ -87,6 +88,10 @@ class Facts:
     @property
     def service(self) -> ServiceFacts:
         return self._area("service", ServiceFacts)
+
+    @property
+    def security(self) -> SecurityFacts:
+        return self._area("security", SecurityFacts)
 
     @property
     def speed(self) -> SpeedFacts:
