@@ -38,6 +38,9 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Hash every pinned blob, and make the model answer.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Run the remedies that are marked safe, then look again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="What guides get wrong, with this machine's numbers.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every 5 s, until Ctrl-C.")] = False,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", metavar="FILE", help="Write an archive for a bug report.")
@@ -73,6 +76,8 @@ def doctor(
     checks = catalogue.chosen(tuple(names or ()), deep=deep or list_checks)
     if list_checks:
         return show_list(out, checks)
+    if explain:
+        return show_explained(out, profile)
     made = given(env, profile)
     if watch:
         keep_watching(out, made, checks)
@@ -136,6 +141,18 @@ def show_list(out: Output, checks: tuple[Check, ...]) -> ExitCode:
     from llmctl.output.doctor import listing, listing_lines
 
     out.show(listing(checks), listing_lines)
+    return ExitCode.OK
+
+
+def show_explained(out: Output, profile: str | None) -> ExitCode:
+    from llmctl.library import lock_file
+    from llmctl.output.explain import explained_lines
+    from llmctl.system import nvml
+    from llmctl.workflows.explain import explain
+
+    chosen = out.env.profile(profile)
+    cards = {f"GPU {number} ({gpu.name})": gpu.total_bytes for number, gpu in enumerate(nvml.gpus().gpus)}
+    out.show(explain(out.env.server, chosen, lock_file.read(out.env.lock_path(chosen)), cards), explained_lines)
     return ExitCode.OK
 
 

@@ -300,7 +300,11 @@ def test_units_that_end_with_the_session(machine: Machine) -> None:
     inside.run("rm", "/var/lib/systemd/linger/ann")
     found = hers.finding("service.linger", user="ann")
     assert found["remedy"]["commands"] == ["loginctl enable-linger ann"]
-    assert made.llmctl("uninstall-service", "--user", user="ann", environ=own).code == 0
+    inside.run(*found["remedy"]["commands"][0].split())
+    inside.wait(lambda: "service.linger" not in ids(hers.report(FAMILY, user="ann")), 30, "her manager")
+    inside.wait(
+        lambda: made.llmctl("uninstall-service", "--user", user="ann", environ=own).code == 0, 30, "her units to go"
+    )
 
 
 @pytest.mark.real("nvml")
@@ -321,6 +325,7 @@ def test_ollamas_own_unit(start_container: StartContainer, container_nvml: Conta
     adopted = made.install("--adopt")
     assert adopted.code == 0, adopted.err
     inside.wait(lambda: ask(made.port, "/api/version"), 60, "Ollama's answer")
+    assert made.llmctl("up", "--json").code == 0
     assert ids(hers.report(FAMILY)) == []
     inside.run("rm", f"{UNITS}/ollama.service.d/llmctl.conf")
     inside.run("systemctl", "daemon-reload")
