@@ -8,16 +8,16 @@ from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.speed import ModelSpeed
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.gpu_work import WORDS
-from llmctl.core.checks.wanted import anew_without, gpu_required, others, runners
+from llmctl.core.checks.wanted import anew_without, others, runners
 
 DEBUG = "OLLAMA_DEBUG"
 GO_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 # A token costs some milliseconds beside what it reads, which the roofline leaves out: from so many tokens a second on
 # it says nothing about a slow answer.
 MOST_TOLD = 100.0
-# Slow is less than this share of the roofline's lower end. Host memory is of very different speeds, so there the
-# roofline is only an order of magnitude.
-SLOW_ON_GPU, SLOW_ON_HOST = 0.5, 0.1
+# Slow is less than this share of the roofline's lower end. Host memory and cores are of very different speeds, so for
+# what lies there the roofline is only an order of magnitude.
+SLOW_ON_GPU, SLOW_IN_PART = 0.5, 0.1
 FEWER = 0.6
 FEW = 5
 # The first token may wait for the prompt before it, and for a clock that wakes up.
@@ -25,14 +25,12 @@ LATE, LATE_SECONDS = 4.0, 2.0
 
 
 def slow(facts: Facts) -> Judgement:
-    # One that fell to the CPU is slow for that reason, which is told of the model.
-    here = [model for model in facts.speed.models if model.place != "cpu" or not gpu_required(facts)]
-    told = [model for model in here if seen_of(model, facts) is not None]
+    told = [model for model in facts.speed.models if seen_of(model, facts) is not None]
     if not told:
         return Unknown("no answer was measured here yet: `llmctl ask` does, and doctor --deep")
     known = [model for model in told if model.expected_least is not None]
     if not known:
-        return Unknown("how fast this device could be is not known")
+        return Unknown("how fast the device that it lies on could be is not known")
     return tuple(found for model in known if (found := too_slow(model, facts)) is not None)
 
 
@@ -50,7 +48,7 @@ def too_slow(model: ModelSpeed, facts: Facts) -> Finding | None:
     seen, least = seen_of(model, facts), model.expected_least
     if seen is None or least is None:
         return None
-    share = SLOW_ON_GPU if model.place == "gpu" else SLOW_ON_HOST
+    share = SLOW_ON_GPU if model.place == "gpu" else SLOW_IN_PART
     if seen >= min(least, MOST_TOLD) * share:
         return None
     most = f" to {model.expected_most:,.0f}" if model.expected_most else ""
@@ -79,8 +77,6 @@ def reasons(model: ModelSpeed, facts: Facts) -> tuple[str, ...]:
     found = []
     if model.place == "partial":
         found.append(f"offloaded layers: {percent(model.host_share)} of a token's time goes to host memory")
-    if model.place == "cpu":
-        found.append("all of it is read from host memory")
     if model.cache_share:
         found.append(
             f"a context that is full takes {percent(model.cache_share)} of a token's time; how full it was is not known"
@@ -214,8 +210,8 @@ CHECKS = (
         "warning",
         "Tokens a second of the last answers beside the roofline of where the model lies: the bytes that a token "
         "reads, by the runner's own lines, over the memory bandwidth in the makers' data sheets. Slow is less than "
-        "half of the lower end on a GPU and less than a tenth of it in host memory. Each cause is told with its "
-        "share of a token's time, or that the share is not known.",
+        "half of the lower end on a GPU, and less than a tenth of it where layers lie in host memory; of a CPU alone "
+        "nothing is said. Each cause is told with its share of a token's time, or that the share is not known.",
         slow,
     ),
     Check(

@@ -61,20 +61,20 @@ def of_model(given: Given, one: ResidentFacts, spec: ModelSpec, known: Learnt) -
 
 
 def roofline(given: Given, one: ResidentFacts, spec: ModelSpec) -> dict[str, Any]:
-    """The fields that the roofline gives; none where card, header or the runner's lines are not known."""
+    """The fields that the roofline gives; none where card, header or the runner's lines are not known, and none on a
+    CPU: there the cores decide, and what else they do."""
     from llmctl.core.memory.speed import expect
 
-    source = header(given, spec)
     lines = (one.witnesses.buffers if one.witnesses else None) or ()
-    on_host = one.proof is not None and one.proof.place == "cpu"
-    cards = {} if on_host else cards_of(given, lines)
+    cards = cards_of(given, lines)
+    source = header(given, spec) if cards else None
     if source is None or cards is None:
         return {}
-    read = read_of(source, lines, tuple(cards), one.context)
+    read = read_of(source, lines, tuple(cards), one.context, given.profile.server.parallel)
     names = tuple(cards.values())
     expected = expect(read, names)
     bare = expect(replace(read, gpu_cache_bytes=tuple(0 for _ in names), host_cache_bytes=0), names)
-    on_cards = expect(replace(read, host_bytes=0, host_cache_bytes=0), names) if names else None
+    on_cards = expect(replace(read, host_bytes=0, host_cache_bytes=0), names)
     if expected is None:
         return {}
     return {
@@ -104,8 +104,8 @@ def header(given: Given, spec: ModelSpec) -> Source | None:
 
 
 def cards_of(given: Given, lines: Iterable[Buffer]) -> dict[str, str] | None:
-    """The cards' names by the runner's names of its devices. None where a device is no CUDA one, or where cards
-    differ: CUDA numbers the fastest first, NVML does not."""
+    """The cards' names by the runner's names of its devices. None where there is none, where a device is no CUDA one,
+    and where cards differ: CUDA numbers the fastest first, NVML does not."""
     devices = sorted({line.device for line in lines if not line.on_host})
     names = {card.name for card in given.of_gpu.cards}
     if not devices or len(names) != 1 or not all(device.startswith(CUDA) for device in devices):
@@ -113,13 +113,13 @@ def cards_of(given: Given, lines: Iterable[Buffer]) -> dict[str, str] | None:
     return dict.fromkeys(devices, names.pop())
 
 
-def read_of(source: Source, lines: Iterable[Buffer], devices: tuple[str, ...], context: int) -> Read:
-    """What a token reads, by the runner's own lines; in host memory alone by the header."""
+def read_of(source: Source, lines: Iterable[Buffer], devices: tuple[str, ...], context: int, slots: int) -> Read:
+    """What a token reads, by the runner's own lines."""
     from llmctl.core.memory.fit import PROMPT_TOKENS
     from llmctl.core.memory.speed import Read
 
     model = source.model()
-    shape, weights = model.shape, model.weights("cuda" if devices else "cpu")
+    shape, weights = model.shape, model.weights("cuda")
     every = sum(tensor.size_bytes or 0 for tensor in shape.tensors)
     idle = weights.experts_bytes() * (shape.experts - shape.experts_used) // shape.experts if shape.experts else 0
     used = 1 - idle / every if idle and every else 1.0
@@ -127,16 +127,15 @@ def read_of(source: Source, lines: Iterable[Buffer], devices: tuple[str, ...], c
     def held(device: str, kinds: frozenset[str]) -> int:
         return sum(line.size_bytes for line in lines if line.device == device and line.kind in kinds)
 
-    host = every
-    if devices:
-        # Of the embedding table, which lies in host memory, a token reads one row.
-        on_host = sum(line.size_bytes for line in lines if line.on_host and line.kind in WEIGHTS)
-        host = max(0, on_host - weights.input_bytes())
+    # Of the embedding table, which lies in host memory, a token reads one row.
+    host = max(
+        0, sum(line.size_bytes for line in lines if line.on_host and line.kind in WEIGHTS) - weights.input_bytes()
+    )
     return Read(
         gpu_bytes=tuple(int(held(device, WEIGHTS) * used) for device in devices),
         host_bytes=int(host * used),
-        gpu_cache_bytes=tuple(held(device, CACHES) for device in devices),
-        host_cache_bytes=sum(line.size_bytes for line in lines if line.on_host and line.kind in CACHES),
+        gpu_cache_bytes=tuple(held(device, CACHES) // slots for device in devices),
+        host_cache_bytes=sum(line.size_bytes for line in lines if line.on_host and line.kind in CACHES) // slots,
         parameters=int(sum(tensor.elements for tensor in shape.tensors) * used),
         batch=BATCH,
         prompt_tokens=min(PROMPT_TOKENS, context),

@@ -1,0 +1,159 @@
+"""The memory: a real engine on the stand-in GPU or on the CPU, and NVIDIA's driver as a script tells it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.doctor.conftest import Patient, ids
+from tests.doctor.proving import provokes
+from tests.doctor.test_gpu import RUN, require_gpu
+from tests.guard.test_faults import Api
+from tests.parts.nvml import NvmlStandin, ScriptedGpu
+from tests.parts.rpc import RpcGpu
+
+pytestmark = pytest.mark.real("ollama", "model")
+
+MIB, GIB = 1 << 20, 1 << 30
+TOTAL = 24 * GIB
+
+
+@pytest.fixture
+def on_gpu(with_driver: tuple[Patient, NvmlStandin], rpc_gpu: RpcGpu) -> tuple[Patient, NvmlStandin]:
+    """The model lies on the stand-in GPU, as the profile requires; the script tells of another card."""
+    patient, standin = with_driver
+    patient.cli.environ |= rpc_gpu.environ
+    require_gpu(patient)
+    patient.up()
+    return patient, standin
+
+
+def unload(patient: Patient) -> None:
+    api = Api(patient.cli)
+    api.post("/api/generate", {"model": api.alias, "keep_alive": 0})
+
+
+def memory(patient: Patient) -> list[str]:
+    return ids(patient.report("memory"))
+
+
+@pytest.mark.real("rpc", "nvml")
+@provokes("memory.does-not-fit", "gpu.display")
+def test_a_model_that_others_leave_no_room_for(on_gpu: tuple[Patient, NvmlStandin]) -> None:
+    patient, standin = on_gpu
+    assert memory(patient) == []
+    # Seven MiB too few, with the 330 of CUDA and the 1,024 of the margin.
+    held = TOTAL - 1625 * MIB
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            # It lies where it should: what is free now is no matter.
+            standin.set(ScriptedGpu(total_bytes=TOTAL, used_bytes=held, compute=[(other.pid, held)]))
+            assert memory(patient) == []
+            unload(patient)
+            finding = patient.finding("memory.does-not-fit")
+            assert finding["severity"] == "error"
+            assert finding["observed"].startswith("1.6 GiB of GPU memory is free")
+            assert "with a context of 2,048" in finding["expected"]
+            assert finding["evidence"] == [f"sleep (pid {other.pid} of {user()}) holds 22.4 GiB"]
+            ways = finding["remedy"]["commands"]
+            assert ways
+            assert all(way.startswith("llmctl fit ") for way in ways)
+            # And each of them is one, as this machine is now.
+            assert patient(*ways[0].split()[1:]).code == 0
+            # The same held by a desktop.
+            standin.set(ScriptedGpu(total_bytes=TOTAL, used_bytes=held, graphics=[(other.pid, held)]))
+            assert patient.finding("gpu.display")["evidence"] == finding["evidence"]
+        finally:
+            other.kill()
+    standin.set(ScriptedGpu(total_bytes=TOTAL, used_bytes=GIB))
+    assert "memory.does-not-fit" not in memory(patient)
+
+
+def user() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+@pytest.mark.real("rpc", "nvml")
+@provokes("memory.no-headroom")
+@provokes("memory.figures-disagree", injected="a prediction that is wrong is written into the state")
+def test_what_is_left_beside_the_model_and_what_it_should_hold(on_gpu: tuple[Patient, NvmlStandin]) -> None:
+    patient, standin = on_gpu
+    status = patient("status", "--json").json["models"][0]
+    holds = [(status["runner_pid"], 300 * MIB)]
+    standin.set(ScriptedGpu(total_bytes=TOTAL, used_bytes=TOTAL - 400 * MIB, compute=holds))
+    finding = patient.finding("memory.no-headroom")
+    assert (finding["observed"], finding["expected"]) == (
+        "400 MiB are free beside the model",
+        "1.0 GiB, the profile's gpu.reserve",
+    )
+    standin.set(ScriptedGpu(total_bytes=TOTAL, used_bytes=GIB, compute=holds))
+    assert memory(patient) == []
+
+    path = patient.state / "state.json"
+    state = json.loads(path.read_text())
+    state["models"][0]["predicted"]["buffers_bytes"] += 50 * MIB
+    path.write_text(json.dumps(state))
+    finding = patient.finding("memory.figures-disagree")
+    assert "the runner allocated" in finding["observed"]
+
+
+@provokes("memory.out-of-memory")
+@provokes("memory.not-recovered", injected="without a GPU the engine never refreshes one's memory")
+def test_a_load_that_finds_no_memory(healthy: Patient) -> None:
+    """The engine's own limit of data is lowered, so that its next runner really gets no memory."""
+    unload(healthy)
+    server = next(pid for pid in healthy.cli.owned() if b"\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{server}/status").read_text().splitlines())
+    limit = int(lines["VmData"].split()[0]) * 1024 + 48 * MIB
+    resource.prlimit(server, resource.RLIMIT_DATA, (limit, limit))
+    assert healthy("up", healthy.profile).code != 0
+    finding = healthy.finding("memory.out-of-memory")
+    assert "ran out of host memory" in finding["observed"]
+    assert finding["evidence"]
+    assert finding["subject"].endswith("server.log")
+
+    log = Path(finding["subject"])
+    with log.open("a") as file:
+        file.write(
+            "time=2026-01-02T03:04:05.678Z level=WARN source=runner.go:364 "
+            'msg="unable to refresh free memory, using old values"\n'
+        )
+    assert "unable to refresh" in healthy.finding("memory.not-recovered")["evidence"][0]
+
+
+@provokes("memory.host-short", injected="this machine has memory: /proc/meminfo is told to be another")
+def test_a_model_in_host_memory_that_is_nearly_full(healthy: Patient, tmp_path: Path) -> None:
+    path = tmp_path / "meminfo"
+
+    def told(available_mib: int) -> list[dict[str, Any]]:
+        path.write_text(
+            f"MemTotal: 8000000 kB\nMemAvailable: {available_mib * 1024} kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n"
+        )
+        prelude = f"from pathlib import Path\nfrom llmctl.system import host\nhost.MEMINFO = Path({str(path)!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", prelude + RUN, "doctor", "memory.host-short", "--json"],
+            env={**os.environ, **healthy.cli.environ, **healthy.environ},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        findings: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
+        return findings
+
+    (finding,) = told(300)
+    assert finding["observed"].startswith("300 MiB of host memory")
+    assert told(3000) == []
+    # Not loaded, it is the model's own need that counts.
+    unload(healthy)
+    (finding,) = told(150)
+    assert finding["subject"] == "starter"
+    assert told(2000) == []
