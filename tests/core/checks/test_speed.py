@@ -1,0 +1,129 @@
+"""The speed checks on figures: what is slow, what is not known, and which share of it has which cause."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from llmctl.core.checks import speed
+from llmctl.core.checks.examine import Outcome, examine
+from llmctl.core.checks.facts import Facts
+from llmctl.core.checks.facts.deep import DeepFacts
+from llmctl.core.checks.facts.gpu import Card, GpuFacts, GpuProcess
+from llmctl.core.checks.facts.log import LogFacts
+from llmctl.core.checks.facts.server import ServerFacts
+from llmctl.core.checks.facts.speed import ModelSpeed, SpeedFacts
+from llmctl.core.checks.speed import is_level
+
+GIB = 1 << 30
+SERVER = ServerFacts("http://127.0.0.1:11434", "default", "answers", owner="llmctl", pid=7)
+MODEL = ModelSpeed(
+    "m", "gpu", 8192, 5, 40.0, expected_least=30.0, expected_most=50.0, basis="roofline", cache_share=0.2
+)
+
+
+def facts(*models: ModelSpeed, **areas: Any) -> Facts:
+    usual: dict[str, object] = {
+        "speed": SpeedFacts(models),
+        "server": SERVER,
+        "gpu": GpuFacts("fine", cards=(Card(0, "RTX", 24 * GIB, GIB),)),
+        "log": LogFacts("server.log", 1, True),
+    }
+    return Facts({**usual, **areas})
+
+
+def outcomes(found: Facts) -> dict[str, Outcome]:
+    return {outcome.check.id: outcome for outcome in examine(speed.CHECKS, found)}
+
+
+def of_slow(model: ModelSpeed, **areas: Any) -> Outcome:
+    return outcomes(facts(model, **areas))["speed.slow"]
+
+
+@pytest.mark.parametrize(
+    ("place", "seen", "least", "state"),
+    [
+        ("gpu", 40.0, 30.0, "ok"),
+        ("gpu", 16.0, 30.0, "ok"),
+        ("gpu", 14.0, 30.0, "found"),
+        # A tiny model is held up by what the roofline leaves out.
+        ("gpu", 300.0, 2300.0, "ok"),
+        ("gpu", 40.0, 2300.0, "found"),
+        ("partial", 1.0, 3.5, "ok"),
+        ("partial", 0.3, 3.5, "found"),
+        ("gpu", 40.0, None, "unknown"),
+        ("gpu", None, 30.0, "unknown"),
+    ],
+)
+def test_what_is_slow(place: str, seen: float | None, least: float | None, state: str) -> None:
+    assert of_slow(replace(MODEL, place=place, tokens_per_second=seen, expected_least=least)).state == state
+
+
+def test_without_an_answer_the_probe_counts() -> None:
+    model = replace(MODEL, answers=0, tokens_per_second=None)
+    (finding,) = of_slow(model, deep=DeepFacts(tokens_per_second=2.0)).findings
+    assert finding.observed.startswith("2.0 tokens/s (one probe)")
+
+
+def test_each_cause_with_its_share_and_no_share_is_invented() -> None:
+    card = Card(
+        0,
+        "RTX",
+        24 * GIB,
+        GIB,
+        throttled=("hw_thermal",),
+        clock=1050,
+        clock_most=2100,
+        pcie_width=4,
+        pcie_width_most=16,
+        processes=(GpuProcess(9, "python3", "ann", GIB, "compute"),),
+    )
+    model = replace(MODEL, place="partial", tokens_per_second=0.1, host_share=0.85)
+    log = LogFacts("server.log", 1, True, debug=True)
+    (finding,) = of_slow(model, gpu=GpuFacts("fine", cards=(card,)), log=log).findings
+    assert finding.evidence == (
+        "offloaded layers: 85 % of a token's time goes to host memory",
+        "a context that is full takes 20 % of a token's time; how full it was is not known",
+        "GPU 0: the card lowers its clocks for heat: 1050 of 2100 MHz, 50 % less",
+        "GPU 0: PCIe x4 of x16, which counts for what lies in host memory and between cards; its share is not known",
+        "GPU 0: python3 compute there too; their share is not known",
+        "debug logging is on; its share is not known",
+    )
+    (finding,) = of_slow(replace(model, cache_share=None, place="gpu")).findings
+    assert finding.evidence == ("none of the causes that doctor knows was seen",)
+
+
+@pytest.mark.parametrize(
+    ("answers", "now", "best", "state"),
+    [(5, 30.0, 90.0, "found"), (5, 60.0, 90.0, "ok"), (4, 30.0, 90.0, "ok"), (5, 30.0, None, "ok")],
+)
+def test_slower_than_before(answers: int, now: float, best: float | None, state: str) -> None:
+    model = replace(MODEL, answers=answers, tokens_per_second=now, best_tokens_per_second=best)
+    assert outcomes(facts(model))["speed.slower-than-before"].state == state
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "state"), [(0.5, 1.0, "ok"), (5.9, 1.0, "ok"), (6.5, 1.0, "found"), (6.5, None, "unknown")]
+)
+def test_a_late_first_token(seconds: float, most: float | None, state: str) -> None:
+    model = replace(MODEL, first_tokens=((1024, seconds),), first_token_most=most, first_token_tokens=1024)
+    assert outcomes(facts(model))["speed.first-token"].state == state
+
+
+@pytest.mark.parametrize(
+    ("value", "on"),
+    [
+        ("1", True),
+        ("true", True),
+        ("2", True),
+        ("'1'", True),
+        ("0", False),
+        ("false", False),
+        ("on", False),
+        ("", False),
+    ],
+)
+def test_what_the_engine_takes_for_a_debug_level(value: str, on: bool) -> None:
+    assert is_level(value) == on
