@@ -32,9 +32,9 @@ This page is generated from each command's `--help`; `make docs` writes it.
 stdout is data, stderr is progress and diagnosis. `--json` prints one document with `"schema": 1`. Exit codes are
 the same in both: 0 done, 1 failed, 2 usage or invalid profile, 3 server not running, 4 no such thing, 5 it ran and
 the answer is no, 6 prompt too long or answer cut, 130 interrupted, 141 stdout closed. With
-`--json` a "no" prints its document too, on stdout, with the `error` in it where it is a refusal; where another model is
-there than the pinned one, it has both sides: `pinned_digest`, `found_digest`, and `changes` with each part that differs,
-its digest and `size_bytes`.
+`--json` a "no" prints its document too, on stdout, with the `error` in it where it is a refusal; where another model
+is there than the pinned one, it has both sides: `pinned_digest`, `found_digest`, and `changes` with each part that
+differs, its digest and `size_bytes`.
 """
 
 
