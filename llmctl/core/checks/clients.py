@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 
 from llmctl.core.checks.facts import Facts
@@ -12,7 +13,6 @@ from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknow
 from llmctl.core.checks.server_processes import DOWN
 
 STORM = 3
-STORM_SECONDS = 3600.0
 NUMBERS = re.compile(r"\blimit=(\d+) prompt=(\d+)")
 
 
@@ -22,19 +22,11 @@ def reloads(facts: Facts) -> Judgement:
     return [
         storm(facts, model, again)
         for model in facts.models.resident
-        if len(again := reloaded(recent(facts.log.loads), model)) >= STORM
+        if len(again := reloaded(facts.log.recent_loads, model)) >= STORM
     ]
 
 
-def recent(loads: tuple[Load, ...]) -> list[Load]:
-    """Those within an hour of the last one; all where the log gives no times."""
-    if not loads or loads[-1].at_seconds is None:
-        return list(loads)
-    began = loads[-1].at_seconds - STORM_SECONDS
-    return [load for load in loads if load.at_seconds is None or load.at_seconds >= began]
-
-
-def reloaded(loads: list[Load], model: ResidentFacts) -> list[Load]:
+def reloaded(loads: Sequence[Load], model: ResidentFacts) -> list[Load]:
     """Every load of its weights that was another context's doing, or another model's in between."""
     places = [place for place, load in enumerate(loads) if load.weights_digest == model.weights_digest]
     return [
@@ -46,7 +38,7 @@ def reloaded(loads: list[Load], model: ResidentFacts) -> list[Load]:
 
 def storm(facts: Facts, model: ResidentFacts, again: list[Load]) -> Finding:
     contexts = sorted({load.per_slot for load in again if load.per_slot is not None})
-    others = {load.weights_digest for load in recent(facts.log.loads)} - {model.weights_digest}
+    others = {load.weights_digest for load in facts.log.recent_loads} - {model.weights_digest}
     asked = f"contexts of {', '.join(map(str, contexts))} tokens" if len(contexts) > 1 else "other models"
     return Finding(
         f"{len(again)} loads within an hour, as clients asked for {asked}",

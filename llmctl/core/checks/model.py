@@ -175,7 +175,7 @@ def short(digest: str) -> str:
 def no_token(facts: Facts) -> Judgement:
     deep, slow = facts.deep, Limits().slow_seconds
     if deep.answer_error is None and deep.answer_seconds is None:
-        return Unknown("no model is loaded that could be asked")
+        return Unknown("no model that could be asked is loaded and idle")
     if deep.answer_error is not None:
         observed = deep.answer_error
     elif deep.answer_seconds is not None and deep.answer_seconds > slow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.server import Runner, ServerProcess
@@ -130,11 +131,13 @@ def stuck(facts: Facts, runner: Runner) -> Finding:
 
 
 def crash_loop(facts: Facts) -> Judgement:
-    ended = facts.log.runner_ended
-    if ended is None or ended.count < OFTEN:
+    """Not every end leaves a line; that the same is loaded again with nothing in between tells of the others."""
+    ended, loads = facts.log.runner_ended, facts.log.recent_loads
+    again = sum((one.weights_digest, one.context) == (two.weights_digest, two.context) for one, two in pairwise(loads))
+    if ended is None or max(again, ended.count) < OFTEN:
         return None
     return Finding(
-        f"the runner ended by itself {ended.count} times since the server started",
+        f"the runner ended by itself, and the same model was loaded again {max(again, ended.count)} times",
         "a runner that lives as long as its model is wanted",
         Remedy(
             "see what it said before it ended, and whether the model's files are whole",
@@ -197,8 +200,9 @@ CHECKS = (
         "server.crash-loop",
         "The runner ends again and again",
         "warning",
-        "Ollama loads a model again when its runner has ended, and counts nothing (ollama issues 17089, 9782). Its log "
-        "has a line for each end that it did not ask for (v0.34.0 llm/llama_server.go:1196); three or more are shown.",
+        "Ollama loads a model again when its runner has ended, and counts nothing (ollama issues 17089, 9782). Its "
+        "log has a line for most ends that it did not ask for (v0.34.0 llm/llama_server.go:1196), and one for each "
+        "load; three loads of the same within an hour are a loop.",
         crash_loop,
         after=DOWN,
     ),

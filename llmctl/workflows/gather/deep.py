@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from llmctl.client import runner
 from llmctl.core.checks.facts import NotGathered
 from llmctl.core.checks.facts.deep import DeepFacts
 from llmctl.core.progress import Step
+from llmctl.core.serving import argument
 from llmctl.errors import LlmctlError
 from llmctl.library import verify
 from llmctl.workflows import store
 
 if TYPE_CHECKING:
     from llmctl.client import Client
+    from llmctl.core.checks.facts.models import ResidentFacts
     from llmctl.library.blobs import BadBlob
     from llmctl.workflows.gather import Given
 
@@ -35,13 +38,19 @@ def probe(given: Given) -> tuple[str | None, float | None, float | None, str | N
         loaded = [model for model in given.of_models.resident if model.loaded is not None and model.alias]
     except (NotGathered, LlmctlError):
         return None, None, None, None
-    if not loaded:
+    if not loaded or is_busy(loaded[0]):
         return None, None, None, None
     client = given.client(given.of_server.url)
     try:
         return (loaded[0].name, *answer(client, loaded[0].alias or ""), None)
     except LlmctlError as error:
         return loaded[0].name, None, None, error.message
+
+
+def is_busy(model: ResidentFacts) -> bool:
+    """Whether its runner has a request in work: behind that one a probe would wait, and tell nothing."""
+    port = argument(model.runner_argv, "--port")
+    return port is not None and port.isdigit() and runner.processing(int(port)) is True
 
 
 def answer(client: Client, alias: str) -> tuple[float | None, float | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+RECENT_SECONDS = 3600.0
+
 
 @dataclass(frozen=True)
 class LogLine:
@@ -65,3 +67,11 @@ class LogFacts:
     gpus: tuple[str, ...] | None = None
     gpu_lines: tuple[str, ...] = ()
     debug: bool = False
+
+    @property
+    def recent_loads(self) -> tuple[Load, ...]:
+        """Those within an hour of the last one; all where the log gives no times."""
+        if not self.loads or self.loads[-1].at_seconds is None:
+            return self.loads
+        began = self.loads[-1].at_seconds - RECENT_SECONDS
+        return tuple(load for load in self.loads if load.at_seconds is None or load.at_seconds >= began)
