@@ -135,7 +135,7 @@ def no_engine(scene: Scene) -> None:
     scene.comes_up = False
     del scene.patient.cli.environ["LLMCTL_ENGINE"]
     folders = [folder for folder in os.environ["PATH"].split(":") if not (Path(folder) / "ollama").exists()]
-    scene.patient.environ["PATH"] = ":".join(folders)
+    scene.patient.environ |= {"PATH": ":".join(folders), "LLMCTL_ENGINES_DIR": str(scene.folder / "no-engines")}
 
 
 @before_up

@@ -40,5 +40,5 @@ def test_beside_scripted_cards(with_driver: tuple[Patient, NvmlStandin], cards: 
 def test_without_any_ollama_there_is_one_finding(patient: Patient) -> None:
     del patient.cli.environ["LLMCTL_ENGINE"]
     folders = [folder for folder in os.environ["PATH"].split(":") if not (Path(folder) / "ollama").exists()]
-    patient.environ["PATH"] = ":".join(folders)
+    patient.environ |= {"PATH": ":".join(folders), "LLMCTL_ENGINES_DIR": str(patient.cli.folder / "no-engines")}
     assert ids(patient.report("--profile", patient.profile)) == ["engine.none"]

@@ -34,7 +34,7 @@ def test_a_damaged_lock(patient: Patient) -> None:
 def test_no_ollama_at_all_is_one_finding(patient: Patient) -> None:
     patient.cli.environ.pop("LLMCTL_ENGINE")
     folders = [folder for folder in os.environ["PATH"].split(":") if not (Path(folder) / "ollama").exists()]
-    patient.environ["PATH"] = ":".join(folders)
+    patient.environ |= {"PATH": ":".join(folders), "LLMCTL_ENGINES_DIR": str(patient.cli.folder / "no-engines")}
     report = patient.report("--profile", patient.profile)
     assert ids(report) == ["engine.none"]
     assert report["findings"][0]["remedy"]["commands"] == ["llmctl engine install"]
