@@ -62,8 +62,9 @@ def troubles(
 
 
 def _missing(look: _Look, entry: LibraryEntry, pin: Pin, used: bool) -> Trouble | None:
-    """The first thing that a pinned model lacks: a blob, or the name that it is served by."""
-    if entry.damaged:
+    """The first thing that a pinned model lacks: a blob, or the name that it is served by. Where its alias has other
+    weights, the server may well have taken the old ones for unused: that is drift."""
+    if entry.damaged or (entry.pin_state == "drifted" and pin.alias.lower() in look.installed):
         return None
     wanted = pin.name in look.wanted
     there = [blob for blob in pin.blobs if blob.digest in look.lengths]

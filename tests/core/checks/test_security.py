@@ -1,0 +1,166 @@
+"""What is said of a server's openness, and of an engine's version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from llmctl.core.checks import cves
+from llmctl.core.checks.examine import Outcome, examine
+from llmctl.core.checks.facts import Facts
+from llmctl.core.checks.facts.engine import EngineFacts
+from llmctl.core.checks.facts.profile import ProfileFacts
+from llmctl.core.checks.facts.security import SecurityFacts
+from llmctl.core.checks.facts.server import ServerFacts, ServerProcess
+from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
+from llmctl.core.checks.facts.shell import ShellFacts
+from llmctl.core.checks.security import CHECKS
+from llmctl.core.proxy import has_password
+
+
+def facts(
+    environ: Mapping[str, str] | None = None,
+    *,
+    addresses: tuple[str, ...] | None = ("127.0.0.1",),
+    cloud_disabled: bool | None = True,
+    version: str = "0.34.0",
+    unit: UnitFacts | None = None,
+) -> Facts:
+    process = ServerProcess(7, "ollama", "ollama", "S", 11434, None, environ or {}, 5.0)
+    server = ServerFacts(
+        "http://127.0.0.1:11434", "default", "answers", version=version, owner="foreign", pid=7, processes=(process,)
+    )
+    return Facts(
+        {
+            "server": server,
+            "security": SecurityFacts(addresses, cloud_disabled),
+            "service": ServiceFacts(True, ollama=unit),
+            "shell": ShellFacts("ann", 1000, (), {}, None, False),
+            "profile": ProfileFacts(None, "none"),
+            "engine": EngineFacts(None, None, None, None, None, ()),
+        }
+    )
+
+
+def outcome(check: str, given: Facts) -> Outcome:
+    (found,) = examine([each for each in CHECKS if each.id == check], given)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("addresses", "state"),
+    [
+        (("127.0.0.1",), "ok"),
+        (("127.0.0.53", "::1"), "ok"),
+        (("0.0.0.0",), "found"),
+        (("::",), "found"),
+        (("127.0.0.1", "192.168.1.7"), "found"),
+        (None, "unknown"),
+    ],
+)
+def test_where_it_listens(addresses: tuple[str, ...] | None, state: str) -> None:
+    assert outcome("security.bound-wide", facts(addresses=addresses)).state == state
+
+
+@pytest.mark.parametrize(
+    ("value", "state"),
+    [
+        ("*", "found"),
+        ("http://*", "found"),
+        ("https://a.example, *", "found"),
+        ("https://*:*", "found"),
+        ("https://a.example,app://*.example", "ok"),
+        ("http://*.example.org", "ok"),
+        ("", "ok"),
+    ],
+)
+def test_origins(value: str, state: str) -> None:
+    assert outcome("security.origins", facts({"OLLAMA_ORIGINS": value, "PATH": "/"})).state == state
+
+
+@pytest.mark.parametrize(
+    ("said", "environ", "state"),
+    [
+        (True, {}, "ok"),
+        (False, {"OLLAMA_NO_CLOUD": "1"}, "found"),
+        (None, {"OLLAMA_NO_CLOUD": "1"}, "ok"),
+        (None, {"PATH": "/"}, "found"),
+        (None, {}, "unknown"),
+    ],
+)
+def test_the_cloud(said: bool | None, environ: dict[str, str], state: str) -> None:
+    assert outcome("security.cloud", facts(environ, cloud_disabled=said)).state == state
+
+
+def test_an_environment_that_may_not_be_read_is_unknown() -> None:
+    for check in ("security.origins", "security.bodies-logged"):
+        assert outcome(check, facts()).state == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("version", "some", "none"),
+    [
+        ("0.1.33", "CVE-2024-37032", "CVE-2024-28224"),
+        ("0.1.46", "CVE-2024-45436", "CVE-2024-39720"),
+        ("0.17.0", "CVE-2026-7482", "CVE-2025-51471"),
+        ("0.17.1", "CVE-2026-5530", "CVE-2026-7482"),
+        ("0.20.2", "CVE-2026-7020", "CVE-2026-5530"),
+        ("0.32.9", "ollama 4138e853d", "CVE-2026-7020"),
+        ("0.3.14", "CVE-2025-0312", "CVE-2024-8063"),
+    ],
+)
+def test_the_release_that_mends_a_fault_is_the_first_without_it(version: str, some: str, none: str) -> None:
+    known = {each.id for each in cves.of(version) or ()}
+    assert some in known
+    assert none not in known
+
+
+def test_no_fault_is_known_of_the_releases_that_llmctl_installs() -> None:
+    for version in ("0.32.10", "0.33.0", "0.34.0", "0.34.4"):
+        assert cves.of(version) == ()
+    assert cves.of("unknown") is None
+    assert outcome("security.cve", facts(version="unknown")).state == "unknown"
+
+
+def test_every_row_has_a_source_and_a_bound() -> None:
+    for known in cves.KNOWN:
+        assert known.source
+        assert known.read
+        assert (known.fixed is None) != (known.last is None)
+        assert cves.key(known.fixed or known.last or "")
+
+
+@pytest.mark.parametrize(
+    ("version", "addresses", "severity"),
+    [
+        ("0.17.0", ("127.0.0.1",), "warning"),
+        ("0.17.0", ("0.0.0.0",), "error"),
+        ("0.1.46", ("127.0.0.1",), "error"),
+        ("0.32.9", ("0.0.0.0",), "warning"),
+    ],
+)
+def test_how_bad_a_known_fault_is(version: str, addresses: tuple[str, ...], severity: str) -> None:
+    found = outcome("security.cve", facts(version=version, addresses=addresses))
+    assert [found.severity(finding) for finding in found.findings] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "has"),
+    [
+        ("HTTPS_PROXY", "http://me:secret@proxy:3128", True),
+        ("https_proxy", "me:secret@proxy:3128", True),
+        ("ALL_PROXY", "socks5://me:se/c@ret@proxy:1080", True),
+        ("HTTPS_PROXY", "http://proxy:3128", False),
+        ("HTTPS_PROXY", "http://me@proxy:3128", False),
+        ("NO_PROXY", "localhost,127.0.0.1", False),
+        ("OLLAMA_HOST", "http://me:secret@proxy:3128", False),
+    ],
+)
+def test_passwords_of_proxies(name: str, value: str, has: bool) -> None:
+    assert has_password(name, value) is has
+
+
+def test_a_password_is_never_shown() -> None:
+    given = facts({"HTTPS_PROXY": "http://me:secret@proxy:3128"})
+    assert "secret" not in repr(outcome("security.proxy-password", given).findings)
