@@ -18,7 +18,6 @@ from tests.parts.nvml import NvmlStandin, ScriptedGpu
 pytestmark = pytest.mark.real("ollama", "model", "nvml")
 
 MIB, GIB = 1 << 20, 1 << 30
-NO_CARD = "no NVIDIA card and no driver are in this machine"
 RUN = "\nimport sys\nfrom llmctl.__main__ import main\nsys.exit(main())\n"
 VERSION = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Thu Jan 23 12:00:00 UTC 2025\nGCC version: gcc 12\n"
 
@@ -100,7 +99,7 @@ def test_a_driver_that_is_not_loaded(with_driver: Driven, required: bool) -> Non
     assert ids(gpu(patient)) == ["gpu.no-driver"]
 
 
-@provokes("gpu.no-driver", injected=NO_CARD)
+@provokes("gpu.no-driver", injected="no NVIDIA card and no driver are in this machine")
 def test_a_card_without_any_driver(patient: Patient, tmp_path: Path) -> None:
     card = tmp_path / "bus" / "0000:01:00.0"
     card.mkdir(parents=True)
@@ -190,7 +189,7 @@ def test_reports_of_the_driver(with_driver: Driven, tmp_path: Path) -> None:
     assert "pid=4243" in second["evidence"][0]
 
 
-@provokes("gpu.device-nodes", injected=NO_CARD)
+@provokes("gpu.device-nodes", injected="no NVIDIA card and no driver are in this machine")
 def test_devices_that_are_missing(with_driver: Driven, tmp_path: Path) -> None:
     patient, _ = with_driver
     require_gpu(patient)

@@ -11,47 +11,49 @@ CHECKS = (
     Check(
         "gpu.container",
         "This container has no GPU",
-        "warning",
+        "error",
         "Inside a container the driver's library and devices are those that NVIDIA's container toolkit hands in. "
         "Without them nothing can use a card, though NVIDIA_VISIBLE_DEVICES or the profile asks for one (ollama "
-        "issues 4604, 8962 and 14658 are of containers that lost theirs).",
+        "issues 4604, 8962 and 14658 are of containers that lost theirs). A warning where the profile requires no "
+        "GPU.",
         gpu_driver.container,
     ),
     Check(
         "gpu.no-driver",
         "There is no NVIDIA driver to use",
-        "warning",
+        "error",
         "A card is on the PCI bus, or the profile requires a GPU, and NVIDIA's driver is not installed or not "
         "loaded. Then the engine serves from the CPU without a word. Where every model is proved on a GPU of another "
-        "make, nothing is missing. An error where the profile requires a GPU.",
+        "make, nothing is missing. A warning where the profile requires no GPU.",
         gpu_driver.no_driver,
         after=("gpu.container",),
     ),
     Check(
         "gpu.driver-mismatch",
         "The driver's library and kernel module differ",
-        "warning",
+        "error",
         "An upgrade replaces the library while the old kernel module stays loaded; until a reboot every new program "
         "gets NVML_ERROR_LIB_RM_VERSION_MISMATCH (nvml.h) and the engine falls back to the CPU. The module's version "
-        "is in /proc/driver/nvidia/version.",
+        "is in /proc/driver/nvidia/version. A warning where the profile requires no GPU.",
         gpu_driver.mismatch,
     ),
     Check(
         "gpu.lost",
         "A GPU is lost",
-        "warning",
+        "error",
         "NVML says that a card is lost or wants a reset (NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED in "
         "nvml.h), or the kernel's log says that it fell off the bus (Xid 79). Only a reset or a reboot brings it "
-        "back.",
+        "back. A warning where the profile requires no GPU.",
         gpu_driver.lost,
         after=("gpu.no-driver", "gpu.driver-mismatch"),
     ),
     Check(
         "gpu.driver-too-old",
         "The driver is too old for the engine",
-        "warning",
+        "error",
         "Ollama wants driver 550 or newer, and 570 for cards of compute capability 5.0 to 6.2 (ollama v0.34.0 "
-        "docs/gpu.mdx:6-7). It skips a card whose driver is older, and says so in its log alone.",
+        "docs/gpu.mdx:6-7). It skips a card whose driver is older, and says so in its log alone. A warning where the "
+        "profile requires no GPU.",
         gpu_driver.too_old,
         after=NO_CARD,
     ),
@@ -68,19 +70,20 @@ CHECKS = (
     Check(
         "gpu.device-nodes",
         "The GPU's devices cannot be opened",
-        "warning",
+        "error",
         "CUDA opens /dev/nvidia0, /dev/nvidiactl and /dev/nvidia-uvm. They are looked at with the rights of the user "
-        "who runs the server; a node that is missing after a boot is made by nvidia-modprobe.",
+        "who runs the server; a node that is missing after a boot is made by nvidia-modprobe. A warning where the "
+        "profile requires no GPU.",
         gpu_driver.device_nodes,
         after=NO_CARD,
     ),
     Check(
         "gpu.visible-devices",
         "CUDA_VISIBLE_DEVICES hides the GPU",
-        "warning",
+        "error",
         "CUDA shows a program only the cards that this variable names, up to the first entry that is no card; the "
         "engine then serves from the CPU. The server's own environment is looked at, and this shell's where none "
-        "runs.",
+        "runs. A warning where the profile requires no GPU.",
         gpu_unseen.visible_devices,
         after=NO_CARD,
     ),
