@@ -94,6 +94,9 @@ class FakeOllama:
     def get_version(self, _: Json) -> Reply:
         return Reply(body={"version": self.version})
 
+    def get_status(self, _: Json) -> Reply:
+        return Reply(body={"cloud": {"disabled": True, "source": "env"}})
+
     def tags(self, _: Json) -> Reply:
         entries = [
             {"name": name, "model": name, "modified_at": NOW, "size": m.size, "digest": m.digest, "details": m.details}
@@ -212,6 +215,7 @@ def overflow(tokens: int, context: int) -> Json:
 
 ROUTES = {
     ("GET", "/api/version"): FakeOllama.get_version,
+    ("GET", "/api/status"): FakeOllama.get_status,
     ("GET", "/api/tags"): FakeOllama.tags,
     ("GET", "/api/ps"): FakeOllama.ps,
     ("POST", "/api/show"): FakeOllama.show,

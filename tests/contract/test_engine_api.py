@@ -47,6 +47,10 @@ def test_tags_give_the_whole_digest_without_prefix(engine_api: Engine) -> None:
     assert model.size_bytes > 0
 
 
+def test_the_cloud_is_off_where_the_server_was_told_so(engine_api: Engine) -> None:
+    assert engine_api.client.cloud_disabled() is True
+
+
 def test_show_names_the_weights_and_their_quantization(engine_api: Engine) -> None:
     shown = engine_api.client.show(STARTER)
     assert shown["model_info"]["general.file_type"] == 15

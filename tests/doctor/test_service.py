@@ -243,6 +243,22 @@ def test_a_server_that_ends_again_and_again(served: Served, machine: Machine) ->
             served.take_away(ENGINE_UNIT, name)
 
 
+def test_a_taken_port_is_the_cause_and_the_failed_unit_is_not(served: Served, machine: Machine) -> None:
+    port = str(machine.service.port)
+    served.add(ENGINE_UNIT, "soon", "[Unit]", "StartLimitBurst=2")
+    machine.run("systemctl", "stop", ENGINE_UNIT)
+    machine.run("systemd-run", "--unit=thief", "/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", port)
+    try:
+        machine.run("systemctl", "--no-block", "start", ENGINE_UNIT)
+        served.until("the limit", lambda: machine.service.container.unit(ENGINE_UNIT)["ActiveState"] == "failed")
+        report = machine.report()
+        assert ids(report)[0] == "server.port-taken"
+        assert not {"service.failed", "service.guard-degraded", "server.not-running"} & set(ids(report))
+    finally:
+        machine.run("systemctl", "stop", "thief")
+        served.take_away(ENGINE_UNIT, "soon")
+
+
 @provokes("service.watchdog")
 def test_a_guard_that_hangs(served: Served, machine: Machine) -> None:
     served.add(GUARD_UNIT, "soon", "WatchdogSec=1", "TimeoutAbortSec=1")

@@ -224,11 +224,10 @@ def cve(facts: Facts) -> Judgement:
     )
     bad = any(each.reach == "network" for each in known)
     old = any(each.fixed == "0.1.47" for each in known)
-    upgrade = ("sudo llmctl" if facts.server.up.startswith("sudo") else "llmctl") + " engine upgrade"
     return Finding(
         f"Ollama {version} has {len(known)} known faults, among them {names([each.id for each in known][::-1])}",
         f"Ollama {newest or 'newer than those'}, or newer",
-        Remedy("upgrade the engine; what is running is proved again afterwards, and it can be rolled back", (upgrade,)),
+        upgrade(facts),
         tuple(
             f"{each.id}: {each.what} ({'mended in ' + each.fixed if each.fixed else 'seen up to ' + str(each.last)}; "
             f"{each.source}, read {each.read})"
@@ -236,6 +235,19 @@ def cve(facts: Facts) -> Judgement:
         ),
         f"Ollama {version}",
         "error" if bad and (wide or old) else "warning",
+    )
+
+
+def upgrade(facts: Facts) -> Remedy:
+    if facts.server.answers and facts.server.owner == "foreign":
+        return Remedy(
+            "upgrade it the way that it was installed, or have an engine of llmctl's own in its place",
+            ("ollama --version", "llmctl engine install"),
+        )
+    llmctl = "sudo llmctl" if facts.server.up.startswith("sudo") else "llmctl"
+    return Remedy(
+        "upgrade the engine; what is running is proved again afterwards, and it can be rolled back",
+        (f"{llmctl} engine upgrade",),
     )
 
 
