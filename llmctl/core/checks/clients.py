@@ -75,9 +75,8 @@ def keep_alive(facts: Facts) -> Judgement:
 def ends(stays_seconds: float | None) -> str:
     if stays_seconds is None or stays_seconds <= 0:
         return "as soon as it is idle"
-    return (
-        f"after {stays_seconds:.0f} s without a request" if stays_seconds < 120 else f"in {stays_seconds / 60:.0f} min"
-    )
+    left = f"{stays_seconds:.0f} s" if stays_seconds < 120 else f"{stays_seconds / 60:.0f} min"
+    return f"in {left}, unless a request comes"
 
 
 def truncated(facts: Facts) -> Judgement:

@@ -1,0 +1,149 @@
+"""The engine's log, line by line. The lines are those of ollama v0.34.0, seen or as its source writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmctl.core.checks.facts.log import LogFacts
+from llmctl.core.engine_log import parse
+
+AT = "time=2026-11-23T08:17:{}.240Z level={} source=x.go:1 "
+CONFIG = AT.format("43", "INFO") + (
+    'msg="server config" env="map[HTTPS_PROXY:http://ann:swordfish@proxy:3128 OLLAMA_CONTEXT_LENGTH:512 '
+    "OLLAMA_DEBUG:INFO OLLAMA_HOST:http://127.0.0.1:24555 OLLAMA_KV_CACHE_TYPE: "
+    'OLLAMA_ORIGINS:[http://localhost app://*] ROCR_VISIBLE_DEVICES: http_proxy: no_proxy:]"'
+)
+BLOB = "ab" * 32
+START = (
+    AT.format("49", "INFO") + 'msg="starting llama-server" cmd="/lib/llama-server --model /models/blobs/sha256-'
+    f'{BLOB} --port 1 -c 1024 -np 2 --flash-attn auto"'
+)
+
+
+def read(*lines: str) -> LogFacts:
+    return parse("\n".join((CONFIG, *lines)) + "\n", "log", since_start=True)
+
+
+def test_the_effective_settings_without_the_password_of_a_proxy() -> None:
+    config = read().config
+    assert config is not None
+    assert config["OLLAMA_CONTEXT_LENGTH"] == "512"
+    assert config["OLLAMA_KV_CACHE_TYPE"] == ""
+    assert config["OLLAMA_HOST"] == "http://127.0.0.1:24555"
+    assert config["OLLAMA_ORIGINS"] == "[http://localhost app://*]"
+    assert config["no_proxy"] == ""
+    assert config["HTTPS_PROXY"] == "http://[removed]@proxy:3128"
+    assert parse("nothing\n", "log", since_start=False).config is None
+
+
+def test_loads_and_their_contexts() -> None:
+    (load,) = read(START).loads
+    assert (load.weights_digest, load.context, load.slots, load.per_slot) == (f"sha256:{BLOB}", 1024, 2, 512)
+    assert load.at_seconds == pytest.approx(1795421869.24)
+    discovery = AT.format("44", "INFO") + 'msg="starting llama-server" cmd="/lib/llama-server --list-devices"'
+    assert read(discovery).loads == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        (
+            "out_of_memory",
+            "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9 MiB: cudaMalloc failed: out of memory",
+        ),
+        (
+            "out_of_memory",
+            AT.format("50", "WARN")
+            + 'msg="runtime OOM detected; expiring loaded models to clear memory before next request"',
+        ),
+        ("truncated", AT.format("50", "WARN") + 'msg="truncating input prompt" limit=259 prompt=902 keep=5 new=259'),
+        ("discovery_failed", AT.format("50", "WARN") + 'msg="llama-server GPU discovery watchdog timed out" error=x'),
+        ("discovery_failed", AT.format("50", "INFO") + 'msg="failure during llama-server GPU discovery" error=x'),
+        (
+            "driver_too_old",
+            AT.format("50", "WARN") + 'msg="NVIDIA driver too old" driver=535 required_driver="550 or newer"',
+        ),
+        (
+            "device_skipped",
+            AT.format("50", "INFO") + 'msg="skipping CUDA device — compute capability not in compiled architectures"',
+        ),
+        ("visible_overridden", AT.format("50", "WARN") + 'msg="user overrode visible devices" CUDA_VISIBLE_DEVICES=7'),
+        (
+            "slots_cut",
+            AT.format("50", "WARN") + 'msg="model architecture does not currently support parallel requests"',
+        ),
+        (
+            "context_capped",
+            AT.format("50", "WARN") + 'msg="requested context size too large for model" num_ctx=9 n_ctx_train=8',
+        ),
+        ("memory_not_refreshed", AT.format("50", "WARN") + 'msg="unable to refresh free memory, using old values"'),
+        (
+            "evicting",
+            AT.format("50", "INFO") + 'msg="llama-server model predicted to exceed available memory, evicting"',
+        ),
+        (
+            "context_lowered",
+            AT.format("50", "WARN") + 'msg="llama-server load failed; reducing automatic context and retrying once"',
+        ),
+        (
+            "runner_ended",
+            AT.format("50", "WARN") + 'msg="llama-server process no longer running" sys=9 string="signal: killed"',
+        ),
+        ("load_failed", AT.format("50", "ERROR") + 'msg="error loading llama server" error="exit status 1"'),
+        ("port_in_use", "Error: listen tcp 127.0.0.1:11434: bind: address already in use"),
+    ],
+)
+def test_each_kind_of_line(field: str, line: str) -> None:
+    assert getattr(read(), field) is None
+    found = getattr(read(line, line), field)
+    assert found.count == 1, "the engine says some things twice at once"
+    assert line.startswith(found.text)
+    later = line.replace(":50.", ":51.")
+    if later != line:
+        assert getattr(read(line, later), field).count == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        AT.format("50", "DEBUG") + 'msg="completion request" prompt="my dog is out of memory"',
+        "my dog is out of memory",
+        '{"prompt": "failed to allocate a room"}',
+    ],
+)
+def test_no_text_of_a_request_is_taken_for_a_line_of_the_engine(line: str) -> None:
+    assert read(line).out_of_memory is None
+
+
+def gin(status: int, took: str, path: str) -> str:
+    return f'[GIN] 2026/11/23 - 08:17:49 | {status} |  {took} |       127.0.0.1 | POST     "{path}"'
+
+
+def test_requests_that_were_refused() -> None:
+    found = read(
+        gin(400, "173.886µs", "/api/generate"),
+        gin(400, "10.1ms", "/api/chat"),
+        gin(400, "90.1µs", "/api/show"),
+        gin(501, "62.3ms", "/api/embed"),
+        gin(501, "44.9ms", "/v1/embeddings"),
+        gin(200, "1.2s", "/api/embed"),
+    )
+    assert found.keep_alive_string is not None
+    assert found.keep_alive_string.count == 1
+    assert found.embedding_refused is not None
+    assert (found.embedding_refused.count, found.embedding_refused.text) == (
+        2,
+        "[GIN] 2026/11/23 - 08:17:49 | 501 | 127.0.0.1 | POST /v1/embeddings",
+    )
+
+
+def test_which_gpus_the_server_found() -> None:
+    line = AT.format("44", "INFO") + 'msg="inference compute" id=0 library={} name={} description="{}" total="23.6 GiB"'
+    assert read().gpus is None
+    assert read(line.format("cpu", "cpu", "cpu")).gpus == ()
+    assert read(line.format("CUDA", "CUDA0", "NVIDIA GeForce RTX 3090")).gpus == ("CUDA0 NVIDIA GeForce RTX 3090",)
+
+
+def test_debug_logging() -> None:
+    assert not read().debug
+    assert parse(CONFIG.replace("DEBUG:INFO", "DEBUG:DEBUG") + "\n", "log", since_start=True).debug
