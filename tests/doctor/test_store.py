@@ -121,8 +121,8 @@ def test_an_alias_of_other_weights(stored: Stored) -> None:
     assert "abababababab" in str(found["observed"])
     assert stored.pin.weights_digest[7:19] in str(found["observed"])
     assert stored.ids() == ["store.drift"]
-    mended = stored.patient("repair", "starter", "--profile", stored.patient.profile, "--yes")
-    assert mended.code == 0, mended.err
+    assert found["remedy"]["commands"] == ["llmctl up"]
+    stored.patient.up()
     assert stored.ids() == []
 
 

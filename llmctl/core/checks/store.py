@@ -171,7 +171,13 @@ def mended(store: StoreFacts, one: Trouble, observed: str, expected: str, words:
     return Finding(
         observed,
         expected,
-        Remedy(words, (f"{store.llmctl} {one.mend} {quoted(one.name)}",)),
+        Remedy(words, (f"{store.llmctl} {one.mend} {quoted(one.name)}",))
+        if not one.made_here
+        else Remedy(
+            "bring it up: what a server made here is made anew of the pinned weights",
+            (f"{store.llmctl} up",),
+            safe=store.llmctl == "llmctl",
+        ),
         (one.path,) if one.path else (),
         one.name,
         None if one.wanted else "warning",

@@ -105,7 +105,7 @@ def _drifted(look: _Look, entry: LibraryEntry, pin: Pin) -> Iterator[Trouble]:
             if same or found is None
             else f"{pin.alias} has the weights {_short(found)}, {_short(pin.weights_digest)} are pinned"
         )
-        yield Trouble(pin.name, what, held.path or "", wanted)
+        yield Trouble(pin.name, what, held.path or "", wanted, made_here=pin.source != "registry")
     elif entry.plain == "moved" and entry.plain_digest:
         plain = look.installed.get(pin.served.lower())
         words = moved(pin.served, entry.plain_digest, pin.name)

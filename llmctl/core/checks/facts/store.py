@@ -18,13 +18,15 @@ class Denied:
 
 @dataclass(frozen=True)
 class Trouble:
-    """One model with what is wrong about it. `wanted`: the profile names it. `mend` is llmctl's verb for it."""
+    """One model with what is wrong about it. `wanted`: the profile names it. `mend` is llmctl's verb for it.
+    `made_here`: a server made its manifest, and only one makes it again."""
 
     name: str
     words: str
     path: str = ""
     wanted: bool = True
     mend: str = "repair"
+    made_here: bool = False
 
 
 @dataclass(frozen=True)
