@@ -101,8 +101,9 @@ CHECKS = (
         "gpu.engine-sees-none",
         "The engine sees no GPU",
         "error",
-        "The engine's own list (llama-server --list-devices) beside the driver's. It is asked only where the profile "
-        "requires a GPU and no model is proved on one, as it starts the driver.",
+        "The engine's own list (llama-server --list-devices) beside the driver's, and what the server said of its "
+        "search for GPUs when it started: a driver that comes later is not looked for again (ollama issue 7669). The "
+        "list is asked only where the profile requires a GPU and no model is proved on one, as it starts the driver.",
         gpu_unseen.engine_sees_none,
         after=(*NO_CARD, "gpu.device-nodes", "gpu.visible-devices", "gpu.driver-too-old", "gpu.after-suspend"),
     ),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llmctl.core.checks.facts import Facts
+from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import Card
 from llmctl.core.checks.finding import Finding, Judgement, Remedy
-from llmctl.core.checks.wanted import anew_without, gpu_required, severity
+from llmctl.core.checks.wanted import anew_without, gpu_required, on_gpu, severity
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 # Two clocks are read one after the other.
@@ -79,16 +79,41 @@ def after_suspend(facts: Facts) -> Judgement:
 
 def engine_sees_none(facts: Facts) -> Judgement:
     gpu, engine = facts.gpu, facts.engine
-    if not unseen(facts):
-        return None
     cards = ", ".join(f"GPU {card.index}: {card.name}" for card in gpu.cards)
+    if unseen(facts):
+        observed, remedy = f"{engine.runner} --list-devices names no GPU", make_seen(facts)
+    elif found_none_at_its_start(facts):
+        observed = "the server found no GPU when it started"
+        remedy = Remedy("start it again: it looks for GPUs only then", (facts.server.down, facts.server.up))
+    else:
+        return None
     return Finding(
-        f"{engine.runner} --list-devices names no GPU, and the driver shows {cards}",
+        f"{observed}, and the driver shows {cards}",
         "the cards of the driver",
-        make_seen(facts),
-        (f"driver {gpu.driver}",) if gpu.driver else (),
+        remedy,
+        (*((f"driver {gpu.driver}",) if gpu.driver else ()), *of_log(facts)),
         engine.executable or "",
     )
+
+
+def found_none_at_its_start(facts: Facts) -> bool:
+    """By its log: a driver that came late is not looked for again (ollama issue 7669)."""
+    gpu = facts.gpu
+    if not gpu_required(facts) or gpu.state != "fine" or not gpu.cards or not facts.server.answers or on_gpu(facts):
+        return False
+    try:
+        return facts.log.gpus == ()
+    except NotGathered:
+        return False
+
+
+def of_log(facts: Facts) -> tuple[str, ...]:
+    """What the server said of its search for GPUs."""
+    try:
+        failed = facts.log.discovery_failed
+        return (*((failed.text,) if failed else ()), *facts.log.gpu_lines)
+    except NotGathered:
+        return ()
 
 
 def make_seen(facts: Facts) -> Remedy:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def gather(given: Given) -> FitFacts:
     profile, models, server = given.profile, given.of_models, given.of_server
-    if not models.asked:
+    if not models.asked and server.answer != "absent":
         raise NotGathered("the server does not tell what it has loaded")
     missing = [model for model in models.resident if not settled(model)]
     if not missing:

@@ -175,6 +175,21 @@ def test_an_engine_that_was_not_asked_or_did_not_answer_is_no_finding() -> None:
     assert "sudo modprobe nvidia_uvm" in finding.remedy.commands
 
 
+def test_a_server_that_started_before_the_driver_was_there() -> None:
+    """It looks for GPUs once; by now the engine's program sees the card."""
+    line = 'msg="inference compute" id=cpu library=cpu'
+    log = LogFacts("server.log", 10, True, gpus=(), gpu_lines=(line,))
+    server = ServerFacts("http://127.0.0.1:11434", "default", "answers", owner="llmctl", pid=7)
+    seen = GpuFacts("fine", cards=(CARD,), xids=(), engine_devices=("CUDA0",))
+    found = outcomes(facts(seen, server=server, log=log))["gpu.engine-sees-none"].findings[0]
+    assert found.observed.startswith("the server found no GPU when it started")
+    assert found.remedy.commands == ("llmctl down", "llmctl up")
+    assert found.evidence == (line,)
+    assert ids(facts(seen, "none", server=server, log=log)) == []
+    assert ids(facts(seen, server=server, log=log, models=resident("gpu"))) == []
+    assert ids(facts(seen, server=server, log=LogFacts("server.log", 10, True, gpus=("CUDA0",)))) == []
+
+
 def test_only_others_compete_and_a_display_does_not() -> None:
     processes = (
         GpuProcess(10, "llama-server", "me", 9 * GIB, "compute"),

@@ -36,6 +36,7 @@ class ModelFit:
 
 @dataclass(frozen=True)
 class FitFacts:
-    """Only models that are not proved to lie where the profile wants them; empty where all are."""
+    """Only models that are not proved to lie where the profile wants them; empty where all are. Where no server runs,
+    all are asked about."""
 
     models: tuple[ModelFit, ...] = ()
