@@ -137,11 +137,13 @@ def second_server(facts: Facts) -> Judgement:
     if not others or not server.answers:
         return None
     same = any(found.store is not None and found.store == server.store for found in others)
+    loaded = {runner.parent for runner in server.runners} & {found.pid for found in others}
     why = "each removes at its start what it takes for unused" if same else "what one pulls, the other does not have"
     return Finding(
         f"{len(others)} more `ollama serve` beside it: {names([words_of(found) for found in others])}",
         f"one server on this machine: of two, {why}, and both load into the same memory",
         Remedy("end the one that is not wanted", tuple(ended_by(found, facts) for found in others)),
+        severity=None if same or loaded else "info",
     )
 
 
@@ -165,15 +167,14 @@ def not_running(facts: Facts) -> Judgement:
     server = facts.server
     if server.answer != "absent":
         return None
-    why = "llmctl down ended it" if server.ended else "the last `llmctl up` left it running" if server.expected else ""
+    missed = server.expected and not server.ended
+    why = "" if missed else "; llmctl down ended it" if server.ended else "; `llmctl up` was not run yet"
     return Finding(
-        server.words + (f"; {why}" if why else "; `llmctl up` was not run yet"),
+        server.words + why,
         f"Ollama at {server.url}",
-        Remedy(
-            "bring it up", (server.up,), safe=server.up.startswith("llmctl ") and server.expected and not server.ended
-        ),
+        Remedy("bring it up", (server.up,), safe=missed and server.up.startswith("llmctl ")),
         (*left_over(server), *last_words(facts)),
-        severity=None if server.expected and not server.ended else "warning",
+        severity=None if missed else "warning",
     )
 
 
@@ -195,17 +196,14 @@ def held(facts: Facts) -> Judgement:
     if server.held is None:
         return None
     leased = "has the GPU" in server.held
-    commands = (
-        ("llmctl status",) if leased else (f"{'sudo ' if server.up.startswith('sudo') else ''}llmctl guard --resume",)
-    )
-    text = "the model comes back when that command ends" if leased else "let the guard work again"
-    return Finding(
-        f"the guard keeps its hands off: {server.held}", "a guard that keeps the model resident", Remedy(text, commands)
-    )
+    sudo = "sudo " if server.up.startswith("sudo ") else ""
+    if leased:
+        remedy = Remedy("the model comes back when that command ends", ("llmctl status",))
+    else:
+        remedy = Remedy("let the guard work again", (f"{sudo}llmctl guard --resume",))
+    return Finding(f"the guard keeps its hands off: {server.held}", "a guard that keeps the model resident", remedy)
 
 
-# What keeps systemd from having it run.
-UNITS = ("service.missing-unit", "service.masked", "service.disabled", "service.failed")
 ABSENT = (
     *("profile.invalid", "engine.none", "server.address-invalid"),
     *("server.host-without-port", "server.port-taken", "server.hangs"),
@@ -276,8 +274,8 @@ CHECKS = (
         "A second Ollama runs",
         "warning",
         "Two servers share one GPU and load into the same memory, and each has models of its own. On one store each "
-        "removes at its start what it takes for unused (ollama v0.34.0 server/images.go:874-929). Which servers are "
-        "counted is said at server.two-servers.",
+        "removes at its start what it takes for unused (ollama v0.34.0 server/images.go:874-929). One with another "
+        "store and no model loaded is told for information. Which servers are counted is said at server.two-servers.",
         second_server,
         after=server_processes.DOWN,
     ),

@@ -57,6 +57,11 @@ def test_a_model_that_is_not_there() -> None:
     assert found.evidence == ("the server has no model llmctl/m:1",)
 
 
+def test_a_model_whose_runner_has_ended() -> None:
+    ended = replace(THERE, witnesses=Witnesses(None, runner_ended=True), proof=Proof("refuted", "unknown"))
+    assert ids(facts(ended, LOADED)) == ["model.not-resident"]
+
+
 def test_a_model_that_is_being_loaded_is_not_missed() -> None:
     runner = Runner(8, "ann", 7, (), "R", None, None, "loading", 3.0, MINE)
     loading = facts(GONE, server=replace(SERVER, runners=(runner,)))

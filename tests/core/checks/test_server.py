@@ -94,6 +94,7 @@ def test_a_server_that_was_told_http_and_no_port() -> None:
     found = first(facts(replace(ABSENT, processes=(other,))), "server.host-without-port")
     assert found.subject == "pid 9"
     assert found.remedy.commands == ("kill 9", "OLLAMA_HOST=http://0.0.0.0:11434 ollama serve")
+    assert "server.host-without-port" not in ids(facts(replace(ANSWERS, processes=(PROCESS, other))))
 
 
 def test_a_port_whose_holder_this_user_may_not_see() -> None:
@@ -135,6 +136,11 @@ def test_which_servers_count_as_a_second_one(other: dict[str, Any], counts: bool
     second = replace(PROCESS, **{"pid": 9, "store": "/elsewhere", **other})
     found = facts(replace(ANSWERS, store=PROCESS.store, processes=(PROCESS, second)))
     assert ids(found) == (["server.second"] if counts else [])
+    if counts and second.store != PROCESS.store:
+        assert first(found, "server.second").severity == "info"
+        busy = replace(RUNNER, pid=10, parent=9)
+        found = facts(replace(ANSWERS, store=PROCESS.store, processes=(PROCESS, second), runners=(busy,)))
+    assert not counts or first(found, "server.second").severity is None
     absent = ids(facts(replace(ABSENT, store=PROCESS.store, processes=(second,))))
     assert absent == ["server.two-servers" if counts else "server.not-running"]
 
