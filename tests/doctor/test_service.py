@@ -287,11 +287,11 @@ def test_a_guard_that_has_given_up(served: Served, machine: Machine) -> None:
         file.write(bytes(1 << 16))
     try:
         machine.run("systemctl", "start", ENGINE_UNIT)
-        served.until("the guard to give up", lambda: served.note.get("degraded"))
-        report = machine.report()
+        given_up = ("load_failed", True)
+        served.until("it to give up", lambda: (served.note.get("reason"), served.note.get("degraded")) == given_up)
         found = machine.finding("service.guard-degraded")
         assert "load" in found["observed"]
-        assert ids(report)[0] == "service.guard-degraded"
+        assert ids(machine.report())[0] == "service.guard-degraded"
     finally:
         with weights.open("r+b") as file:
             file.write(kept)
