@@ -204,6 +204,8 @@ def held(facts: Facts) -> Judgement:
     return Finding(f"the guard keeps its hands off: {server.held}", "a guard that keeps the model resident", remedy)
 
 
+# What keeps systemd from having it run.
+UNITS = ("service.missing-unit", "service.masked", "service.disabled", "service.failed")
 ABSENT = (
     *("profile.invalid", "engine.none", "server.address-invalid"),
     *("server.host-without-port", "server.port-taken", "server.hangs"),
