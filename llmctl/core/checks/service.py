@@ -9,6 +9,7 @@ from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.service_units import BROKEN, every, installed, journal
 from llmctl.core.checks.words import names
+from llmctl.core.surroundings import Difference
 
 MANY_RESTARTS = 3
 # What starts so soon after the boot may have been before the driver.
@@ -55,7 +56,7 @@ def environment_differs(facts: Facts) -> Judgement:
         )
     if service.overridden and engine is not None:
         found.append(overridden(service, engine))
-    return [*found, *(other_place(*each) for each in service.shell)]
+    return [*found, *(not_heard(each) for each in service.shell)]
 
 
 def overridden(service: ServiceFacts, engine: UnitFacts) -> Finding:
@@ -73,13 +74,17 @@ def overridden(service: ServiceFacts, engine: UnitFacts) -> Finding:
     )
 
 
-def other_place(name: str, here: str, there: str) -> Finding:
-    what = "server" if name == "OLLAMA_HOST" else "store"
+def not_heard(found: Difference) -> Finding:
+    """A setting of this shell that the server does not have."""
+    what = {
+        "OLLAMA_HOST": ": `ollama` typed here asks another server",
+        "OLLAMA_MODELS": ": a server started here would have another store",
+    }.get(found.what, ", and a client's variable changes nothing of a server that runs")
     return Finding(
-        f"{name} is {here} in this shell and {there} in the unit: `ollama` typed here is about another {what}",
-        f"{name} as the service has it, or not set",
-        Remedy("take it out of this shell, and of the file that sets it", (f"unset {name}",)),
-        subject=name,
+        f"{found.what} is {found.shell} in this shell and {found.unit or 'not set'} in the unit{what}",
+        f"{found.what} as the service has it, or not set",
+        Remedy("take it out of this shell, and of the file that sets it", (f"unset {found.what}",)),
+        subject=found.what,
     )
 
 
@@ -180,8 +185,9 @@ CHECKS = (
         "The service's environment is not the profile's, or not the shell's",
         "warning",
         "The variables of the engine's unit beside those that the profile makes, as a profile that was changed counts "
-        "only after install-service; drop-ins of other authors that change them, for information; and OLLAMA_HOST or "
-        "OLLAMA_MODELS of the shell, which make `ollama` typed there speak of another server or store.",
+        "only after install-service; drop-ins of other authors that change them, for information; and OLLAMA_* of the "
+        "shell that the server does not have: OLLAMA_HOST leads `ollama` typed there to another server, and the others "
+        "are not heard by one that runs.",
         environment_differs,
         after=BROKEN,
     ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from llmctl.core.address import parse_host
 from llmctl.core.checks.facts import NotGathered
 from llmctl.core.checks.facts.service import GuardFacts, ServiceFacts
 from llmctl.core.serving import Lack
+from llmctl.core.surroundings import Difference, Variables, of_variables
 from llmctl.core.unit import Scope
 from llmctl.core.unit_text import environment_of
 from llmctl.errors import LlmctlError
@@ -155,18 +155,9 @@ def wants_same_port(facts: ServiceFacts, engine: Mapping[str, str]) -> bool:
         return False
 
 
-def shell_differences(facts: ServiceFacts, given: Given) -> tuple[tuple[str, str, str], ...]:
-    """OLLAMA_HOST and OLLAMA_MODELS of who asks that name another server or store than the unit's."""
+def shell_differences(facts: ServiceFacts, given: Given) -> tuple[Difference, ...]:
+    """Settings of Ollama in the environment of who asks that the server of the unit does not have."""
     server = facts.ollama if facts.adopted else facts.units.get(unit.ENGINE)
-    if server is None:
+    if server is None or not server.environment:
         return ()
-    found = []
-    here, there = given.of_shell.environ, server.environment
-    with suppress(LlmctlError):
-        mine, theirs = (parse_host(each.get("OLLAMA_HOST", ""), "OLLAMA_HOST") for each in (here, there))
-        if "OLLAMA_HOST" in here and (mine.port, mine.host) != (theirs.port, theirs.host):
-            found.append(("OLLAMA_HOST", here["OLLAMA_HOST"], there.get("OLLAMA_HOST", theirs.url)))
-    mine_models, models = here.get("OLLAMA_MODELS"), there.get("OLLAMA_MODELS")
-    if mine_models and models and os.path.realpath(mine_models) != os.path.realpath(models):
-        found.append(("OLLAMA_MODELS", mine_models, models))
-    return tuple(found)
+    return tuple(of_variables(Variables(server.environment, complete=True), given.of_shell.environ))

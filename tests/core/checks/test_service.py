@@ -14,6 +14,7 @@ from llmctl.core.checks.facts.server import Answer, ServerFacts
 from llmctl.core.checks.facts.service import GuardFacts, ServiceFacts, UnitFacts
 from llmctl.core.checks.service import CHECKS, LAST, UNITS
 from llmctl.core.serving import Lack
+from llmctl.core.surroundings import Difference
 
 EVERY = (*UNITS, *CHECKS, *LAST)
 ENGINE, GUARD, TARGET, OLLAMA = (
@@ -91,6 +92,17 @@ def test_a_unit_of_ones_own_is_mended_without_root() -> None:
     (found,) = outcome("service.disabled", mine).findings
     assert found.remedy.commands == ("systemctl --user enable --now llmctl.target",)
     assert outcome("service.linger", mine).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("OLLAMA_HOST", "another server"), ("OLLAMA_MODELS", "store"), ("OLLAMA_DEBUG", "changes nothing")],
+)
+def test_what_is_set_in_a_shell_is_not_heard_by_the_server(name: str, words: str) -> None:
+    differing = replace(SOUND, shell=(Difference(name, None, "x", True),))
+    (found,) = outcome("service.environment-differs", differing).findings
+    assert words in found.observed
+    assert found.remedy.commands == (f"unset {name}",)
 
 
 def test_an_adopted_service_needs_ollamas_unit_and_what_it_lacks() -> None:

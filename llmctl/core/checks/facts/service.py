@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llmctl.core.serving import Lack
+from llmctl.core.surroundings import Difference
 
 Whose = Literal["llmctl", "other", "masked", "absent"]
 
@@ -63,7 +64,7 @@ class ServiceFacts:
     guard beside that one, and `adoption` what the drop-in should give it and does not. `leftover`: what shows that a
     service is installed although a unit is missing. `current`: the units were made of the profile that is looked at.
     `drift` are settings of the unit's file that are not the profile's, `overridden` those that a drop-in of another
-    author changes; `shell` those variables of who asks that name another place than the unit's: name, here, there.
+    author changes; `shell` settings of Ollama in the environment of who asks that its server does not have.
     `linger`: of the user whose units they are, None for the system's. `same_port`: Ollama's own unit wants the port
     of llmctl's. `llmctl` and `systemctl` are how those are called with the rights that the service needs,
     `reinstall` is the command that writes the units anew.
@@ -79,7 +80,7 @@ class ServiceFacts:
     current: bool = False
     drift: tuple[Lack, ...] = ()
     overridden: tuple[Lack, ...] = ()
-    shell: tuple[tuple[str, str, str], ...] = ()
+    shell: tuple[Difference, ...] = ()
     linger: bool | None = None
     user: str = ""
     same_port: bool = False
