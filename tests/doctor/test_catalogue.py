@@ -69,6 +69,12 @@ def test_what_follows_from_a_finding_is_not_looked_at() -> None:
     ]
 
 
+def test_a_check_in_order_passes_no_cause_on() -> None:
+    """A unit that is disabled explains a server that is not there, and nothing about the model of one that is."""
+    outcomes = examine([check("a.a", FINDING), check("a.b", None, "a.a"), check("a.c", FINDING, "a.b")], Facts())
+    assert [(one.state, one.why) for one in outcomes] == [("found", ""), ("skipped", "a.a"), ("found", "")]
+
+
 def test_a_check_that_crashes_is_a_finding_and_the_others_go_on() -> None:
     crashed, after = examine([check("a.a", ZeroDivisionError("division by zero")), check("a.b", None)], Facts())
     assert "ZeroDivisionError: division by zero" in crashed.findings[0].observed

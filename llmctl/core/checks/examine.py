@@ -15,12 +15,14 @@ CRASHED = "doctor.check-crashed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check came to. `why` is for `unknown` and `skipped`."""
+    """What one check came to. `why` is for `unknown` and `skipped`; `hides`: it was skipped and is not in order, so
+    that what follows from it is skipped too."""
 
     check: Check
     state: State
     findings: tuple[Finding, ...] = ()
     why: str = ""
+    hides: bool = False
 
     def severity(self, finding: Finding) -> Severity:
         return finding.severity or self.check.severity
@@ -37,10 +39,13 @@ def examine(checks: Sequence[Check], facts: Facts) -> tuple[Outcome, ...]:
 def _outcome(check: Check, facts: Facts, before: dict[str, Outcome]) -> Outcome:
     for name in check.after:
         cause = before.get(name)
-        if cause is not None and cause.state == "found":
-            return Outcome(check, "skipped", why=name)
-        if cause is not None and cause.state == "skipped":
-            return Outcome(check, "skipped", why=cause.why)
+        if cause is not None and (cause.state == "found" or cause.hides):
+            why = cause.why if cause.hides else name
+            return Outcome(check, "skipped", why=why, hides=_judged(check, facts).state != "ok")
+    return _judged(check, facts)
+
+
+def _judged(check: Check, facts: Facts) -> Outcome:
     try:
         said = check.judge(facts)
     except NotGathered as missing:
