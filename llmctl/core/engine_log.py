@@ -41,6 +41,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 RUNNER_LINE = re.compile(
     r"(?:ggml|llama|~llama|alloc|cuda|srv |slot |cmn |common|graph|load|error|terminate)", re.IGNORECASE
 )
+# What the engine says at this level alone, without text of requests.
+SAID_IN_DEBUG = KINDS["memory_not_recovered"]
 DEBUG_LINE = re.compile(r"level=(?:DEBUG|TRACE)")
 TIME = re.compile(r"time=(\S+)")
 COMMAND = re.compile(r'msg="starting llama-server" cmd="(?P<cmd>[^"]*)"')
@@ -85,7 +87,8 @@ def kind(text: str, lowered: str, phrases: tuple[str, ...]) -> LogLine | None:
     seen: dict[str, str] = {}
     for phrase in phrases:
         for line in lines_with(text, lowered, phrase):
-            if DEBUG_LINE.search(line[:120]) or not (line.startswith(("time=", "Error")) or RUNNER_LINE.match(line)):
+            hidden = phrase not in SAID_IN_DEBUG and DEBUG_LINE.search(line[:120])
+            if hidden or not (line.startswith(("time=", "Error")) or RUNNER_LINE.match(line)):
                 continue
             at = TIME.match(line)
             seen[at[1] if at else line] = line

@@ -147,3 +147,16 @@ def test_which_gpus_the_server_found() -> None:
 def test_debug_logging() -> None:
     assert not read().debug
     assert parse(CONFIG.replace("DEBUG:INFO", "DEBUG:DEBUG") + "\n", "log", since_start=True).debug
+
+
+def test_memory_that_did_not_come_back_is_said_at_the_level_of_debug() -> None:
+    """server/sched.go:1492 of ollama v0.34.0; other lines of that level may hold a prompt."""
+    line = (
+        "time=2026-01-02T03:04:05.678Z level=DEBUG source=sched.go:1492 "
+        'msg="gpu VRAM usage didn\'t recover within timeout" seconds=5.1\n'
+    )
+    found = parse(line, "server.log", since_start=False).memory_not_recovered
+    assert found is not None
+    assert found.count == 1
+    prompt = 'time=2026-01-02T03:04:05.678Z level=DEBUG source=x.go:1 msg="ran out of memory, said the prompt"\n'
+    assert parse(prompt, "server.log", since_start=False).out_of_memory is None
