@@ -33,6 +33,14 @@ def test_modes(tmp_path: Path, mode: int, groups: set[int], wanted: int, allowed
     assert access.may(Identity(OTHER, frozenset(groups)), folder, wanted) is allowed
 
 
+def test_an_owner_has_what_the_mode_gives_owners_and_no_more(tmp_path: Path) -> None:
+    tmp_path.chmod(0o077)
+    found = tmp_path.stat()
+    tmp_path.chmod(0o700)
+    assert access.bits(Identity(found.st_uid, frozenset()), found) == 0
+    assert access.bits(Identity(OTHER, frozenset()), found) == 7
+
+
 def test_an_access_list_makes_it_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "listxattr", lambda _: [access.ACL])
     assert access.may(Identity(OTHER, frozenset()), tmp_path, READ) is None
