@@ -157,3 +157,39 @@ def test_a_model_in_host_memory_that_is_nearly_full(healthy: Patient, tmp_path: 
     (finding,) = told(150)
     assert finding["subject"] == "starter"
     assert told(2000) == []
+
+
+def test_what_the_server_would_evict_counts_as_free_and_nobody_elses() -> None:
+    """Two cards: a runner of this server on one, somebody else's program and an orphan on the other."""
+    from types import SimpleNamespace
+
+    from llmctl.core.checks.facts.gpu import Card, GpuFacts, GpuProcess
+    from llmctl.core.checks.facts.host import HostFacts
+    from llmctl.core.checks.facts.server import Runner, ServerFacts
+    from llmctl.core.profile import GpuSpec, ModelSpec, Profile
+    from llmctl.workflows.gather.fit import machine_of
+
+    def runner(pid: int, parent: int | None) -> Runner:
+        return Runner(pid, "me", parent, (), "S", None, None, "ok", 1.0)
+
+    def card(index: int, *held: tuple[int, int]) -> Card:
+        processes = tuple(GpuProcess(pid, "x", "me", size, "compute") for pid, size in held)
+        return Card(index, f"RTX {index}", TOTAL, TOTAL - sum(size for _, size in held), processes=processes)
+
+    server = ServerFacts(
+        "http://127.0.0.1:1", "default", "answers", version="0.34.0", pid=7, runners=(runner(8, 7), runner(9, None))
+    )
+    gpus = GpuFacts("fine", cards=(card(0, (8, 6 * GIB)), card(1, (9, 2 * GIB), (10, 3 * GIB))))
+
+    def free(devices: Any) -> list[int]:
+        given = SimpleNamespace(
+            profile=Profile("mine", (ModelSpec("m"),), gpu=GpuSpec("full", devices=devices)),
+            of_server=server,
+            of_gpu=gpus,
+            of_host=HostFacts(None, None, None, None),
+            server=SimpleNamespace(paths=SimpleNamespace(state=Path("/nowhere"))),
+        )
+        return [found.free_bytes // GIB for found in machine_of(given).cards]  # type: ignore[arg-type]
+
+    assert free("all") == [24, 19]
+    assert free((1,)) == [19]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import Card
-from llmctl.core.checks.finding import Finding, Judgement, Remedy
+from llmctl.core.checks.finding import Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.wanted import anew_without, gpu_required, on_gpu, severity
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -14,7 +14,11 @@ SLEPT_SECONDS = 1.0
 
 def visible_devices(facts: Facts) -> Judgement:
     gpu = facts.gpu
-    if gpu.visible is None or gpu.state != "fine" or not gpu.cards:
+    if gpu.state != "fine" or not gpu.cards:
+        return None
+    if not gpu.visible_known:
+        return Unknown(f"the environment of {gpu.visible_of} is another user's")
+    if gpu.visible is None:
         return None
     wanted = [part.strip() for part in gpu.visible.split(",")] if gpu.visible.strip() else []
     known = [names(part, gpu.cards) for part in wanted]

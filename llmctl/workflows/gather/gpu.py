@@ -30,7 +30,7 @@ def gather(given: Given) -> GpuFacts:
     seen = gpu_detail.look()
     on_bus, module = gpu_driver.cards_on_the_bus(), gpu_driver.module_version()
     account = account_of(server)
-    visible, whose = visible_devices(given, server)
+    visible, whose, known = visible_devices(given, server)
     here = seen.state != "unknown" or bool(on_bus) or module is not None
     return GpuFacts(
         seen.state,
@@ -47,6 +47,7 @@ def gather(given: Given) -> GpuFacts:
         gpu_driver.modules(),
         visible,
         whose,
+        known,
         account.user,
     )
 
@@ -68,18 +69,19 @@ def account_of(server: ServerFacts | None) -> Account:
     return gpu_driver.Account(user_name(os.geteuid()), os.geteuid(), groups)
 
 
-def visible_devices(given: Given, server: ServerFacts | None) -> tuple[str | None, str]:
-    """CUDA_VISIBLE_DEVICES as the server has it; of this shell where none runs and the next would inherit it."""
+def visible_devices(given: Given, server: ServerFacts | None) -> tuple[str | None, str, bool]:
+    """CUDA_VISIBLE_DEVICES as the server has it; of this shell where none runs and the next would inherit it. Whose it
+    is, and whether it can be seen: no process is without any variable."""
     running = server.process if server is not None else None
     if running is not None:
-        return running.environ.get(VISIBLE), f"the server (pid {running.pid})"
+        return running.environ.get(VISIBLE), f"the server (pid {running.pid})", bool(running.environ)
     try:
         if given.profile.gpu.devices != "all":
             # Then `up` writes it.
-            return None, ""
+            return None, "", True
     except NotGathered:
         pass
-    return given.environ.get(VISIBLE), "this shell"
+    return given.environ.get(VISIBLE), "this shell", True
 
 
 def engine_devices(given: Given, server: ServerFacts | None) -> tuple[str, ...] | None:

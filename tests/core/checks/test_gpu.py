@@ -148,6 +148,12 @@ def test_what_cuda_makes_of_the_variable(value: str | None, require: Require, se
     assert [outcome.severity(finding) for finding in outcome.findings] == ([severity] if severity else [])
 
 
+def test_an_environment_of_another_user_is_unknown() -> None:
+    seen = GpuFacts("fine", cards=(CARD,), xids=(), visible_of="the server (pid 7)", visible_known=False)
+    assert outcomes(facts(seen))["gpu.visible-devices"].state == "unknown"
+    assert outcomes(facts(GpuFacts("unknown", pci=0, visible_known=False), "none"))["gpu.visible-devices"].state == "ok"
+
+
 @pytest.mark.parametrize(
     ("owner", "unit", "commands"),
     [

@@ -81,8 +81,8 @@ class GpuFacts:
     `driver` is NVML's version of the driver, `library` that of the library's file, `kernel_driver` the module's.
     `engine_devices`: what `llama-server --list-devices` names, None where it was not asked or did not answer.
     `xids`: of the kernel's log since the boot, None where it may not be read. `slept_seconds`: how long this machine
-    slept since its boot. `visible` is CUDA_VISIBLE_DEVICES with whose it is, None where it is not set; `user` is who
-    runs the server, or would.
+    slept since its boot. `visible` is CUDA_VISIBLE_DEVICES with whose it is, None where it is not set;
+    `visible_known` False: the server's environment is another user's. `user` is who runs the server, or would.
     """
 
     state: State
@@ -99,4 +99,5 @@ class GpuFacts:
     modules: frozenset[str] = field(default_factory=frozenset)
     visible: str | None = None
     visible_of: str = ""
+    visible_known: bool = True
     user: str = ""
