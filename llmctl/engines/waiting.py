@@ -15,7 +15,7 @@ from pathlib import Path
 from llmctl.core.engine import Engine, Rule
 from llmctl.core.profile import Profile
 from llmctl.core.progress import Progress, Step
-from llmctl.core.unit import CREDENTIAL
+from llmctl.core.unit import AWAITS_GPU, CREDENTIAL
 from llmctl.engines import Engines
 from llmctl.errors import EngineMissing, LlmctlError
 from llmctl.system import devices
@@ -86,7 +86,7 @@ def usable(look: Callable[[], tuple[devices.Device, ...]], progress: Progress) -
         refuse_stale_rules()
         waited = time.monotonic() - began
         if waited >= minutes * SAY_SECONDS:
-            detail = "the engine names no GPU yet" + (f"; {minutes} min by now" if minutes else "")
+            detail = AWAITS_GPU + (f"; {minutes} min by now" if minutes else "")
             # A step of its own each time: one that runs would be said again every few seconds.
             progress(Step(f"gpu {minutes}", "gpu", "skipped", detail))
             minutes += 1

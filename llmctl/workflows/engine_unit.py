@@ -57,7 +57,8 @@ def said(manager: Manager, state: UnitState) -> EngineUnit:
     if state.waits:
         last = (manager.journal(unit.ENGINE, 1) or [""])[-1].strip()
         detail = last[:WORDS] or state.status or state.sub
-        return EngineUnit("starting", f"{unit.ENGINE} is starting: {detail}")
+        phase: UnitPhase = "awaiting_gpu" if unit.AWAITS_GPU in last else "starting"
+        return EngineUnit(phase, f"{unit.ENGINE} is starting: {detail}")
     if state.active == "active":
         return EngineUnit("up", f"{unit.ENGINE} has started and its server does not answer", state.pid)
     return EngineUnit("stopped", f"{unit.ENGINE} is {'not installed' if state.load == 'not-found' else 'stopped'}")

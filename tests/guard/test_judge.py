@@ -68,6 +68,7 @@ def runner(**changes: object) -> Runner:
 
 
 ABSENT = replace(GONE, server="absent", server_words="no server", server_identity=None)
+AWAITING = replace(ABSENT, unit="awaiting_gpu")
 SILENT = replace(GONE, server="silent", server_cpu_seconds=3.0, server_age_seconds=1000.0)
 CASES = {
     "resident": ((GOOD,), "resident", None),
@@ -76,7 +77,14 @@ CASES = {
     "busy by the GPU's memory": ((GOOD, later(replace(GOOD, runner=runner(gpu_bytes=1300)), 5)), "busy", None),
     "no server": ((ABSENT,), "not_running", None),
     "no server of llmctl's own": ((replace(ABSENT, owner="llmctl"),), "not_running", "restart_engine"),
-    "an engine whose unit waits for a GPU": ((replace(ABSENT, unit="starting"),), "loading", None),
+    "an engine whose unit starts": ((replace(ABSENT, unit="starting"),), "loading", None),
+    "an engine whose unit waits for a GPU": ((AWAITING, later(AWAITING, 80)), "loading", None),
+    "a GPU that does not come": ((AWAITING, later(AWAITING, 95)), "gpu_lost", "reset_uvm"),
+    "a GPU that came and went": (
+        (AWAITING, later(replace(ABSENT, unit="starting"), 80), later(AWAITING, 95)),
+        "loading",
+        None,
+    ),
     "an engine that has just begun": ((replace(ABSENT, unit="up", server_age_seconds=3.0),), "loading", None),
     "an engine that never listens": ((replace(ABSENT, unit="up", server_age_seconds=300.0),), "not_running", None),
     "an engine whose unit has failed": ((replace(ABSENT, unit="failed"),), "not_running", None),

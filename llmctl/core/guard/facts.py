@@ -33,7 +33,7 @@ ServerAnswer = Literal["answers", "silent", "absent", "stranger"]
 Health = Literal["ok", "loading", "silent", "unasked"]
 AliasState = Literal["there", "gone", "other"]
 GpuState = Literal["fine", "lost", "mismatch", "absent", "unknown"]
-UnitPhase = Literal["starting", "up", "failed", "stopped"]
+UnitPhase = Literal["starting", "awaiting_gpu", "up", "failed", "stopped"]
 
 # A step of a finding's ladder, and how often it may be taken in one window.
 Step = tuple[Action, int]
@@ -194,13 +194,15 @@ class Memory:
 
     `mark` is what the runner had done when it last came further; `gone`: nobody is known yet who took its place.
     `server_identity` is the server that had the model, `answered` the one that answered last, and `load_error` how the
-    last load failed on `failed_on`: another server may well load it.
+    last load failed on `failed_on`: another server may well load it. `gpu_awaited_since`: the engine's unit waits for a
+    GPU.
     """
 
     server_identity: str | None = None
     answered: str | None = None
     server_cpu_seconds: float | None = None
     server_quiet_since: float | None = None
+    gpu_awaited_since: float | None = None
     runner_identity: str | None = None
     mark: tuple[float, int | None, int | None] | None = None
     advanced_at: float | None = None

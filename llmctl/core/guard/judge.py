@@ -31,6 +31,8 @@ REVIVE: tuple[Step, ...] = (("restart_engine", 4),)
 UNSTICK: tuple[Step, ...] = (("end_runner", 2), ("restart_engine", 1))
 TO_THE_GPU: tuple[Step, ...] = (("load", 1), ("restart_engine", 1), ("reset_uvm", 1))
 
+AWAKEN: tuple[Step, ...] = (("reset_uvm", 1),)
+
 PLACES = {
     "gpu": "on the GPU",
     "partial": "partly on the GPU",
@@ -71,6 +73,8 @@ def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
 def _no_answer(look: Look, memory: Memory, limits: Limits) -> Finding:
     expected = "a server that answers"
     young = look.server_age_seconds is not None and look.server_age_seconds < limits.start_seconds
+    if look.server == "absent" and look.unit == "awaiting_gpu":
+        return _awaiting_gpu(look, memory, limits)
     if look.server == "absent" and (look.unit == "starting" or (look.unit == "up" and young)):
         return Finding("loading", look.server_words, expected, "no server yet")
     if look.server in {"absent", "stranger"}:
@@ -86,6 +90,16 @@ def _no_answer(look: Look, memory: Memory, limits: Limits) -> Finding:
         return Finding("busy", f"the server has not answered for {quiet:.0f} s", expected, "no answer yet")
     words = f"the server has not answered for {quiet:.0f} s and uses no CPU time"
     return Finding("stuck", words, expected, "stopped" if stopped else "silent", REVIVE, SERVER_REMEDIES[look.owner])
+
+
+def _awaiting_gpu(look: Look, memory: Memory, limits: Limits) -> Finding:
+    """A GPU may come late at boot. One that does not come is not there for CUDA: after a resume nvidia_uvm may be what
+    is broken, which NVML does not see (ollama issue 5464)."""
+    expected = "a GPU that the engine names"
+    if elapsed(memory.gpu_awaited_since, look) < limits.start_seconds:
+        return Finding("loading", look.server_words, expected, "none yet")
+    remedy = "llmctl doctor gpu says what is missing; install-service --reset-uvm lets the guard load nvidia_uvm anew"
+    return Finding("gpu_lost", look.server_words, expected, "none", AWAKEN, remedy)
 
 
 def _no_gpu(look: Look) -> Finding:

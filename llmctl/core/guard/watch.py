@@ -31,6 +31,9 @@ def watch(memory: Memory, want: Want, look: Look) -> Memory:
     return replace(
         memory,
         others_quiet_since=_since(memory.others_quiet_since, quiet, now),
+        gpu_awaited_since=_since(
+            memory.gpu_awaited_since, look.server == "absent" and look.unit == "awaiting_gpu", now
+        ),
         stopping_since=_since(memory.stopping_since, stopping and not memory.advancing, now),
         there=entry is not None,
         was_resident=memory.was_resident or entry is not None,
