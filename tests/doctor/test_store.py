@@ -90,6 +90,13 @@ def test_blobs_and_names_that_are_gone(stored: Stored) -> None:
     assert mended.code == 0, mended.err
     assert stored.ids() == []
 
+    stored.manifest.unlink()
+    found = stored.finding("store.missing")
+    assert stored.pin.alias in found["observed"]
+    assert found["remedy"] == {**found["remedy"], "commands": ["llmctl up"], "safe": True}
+    stored.patient.up()
+    assert stored.ids() == []
+
 
 @provokes("store.corrupt-manifest")
 def test_a_manifest_that_is_no_manifest(stored: Stored) -> None:
@@ -106,6 +113,10 @@ def test_a_manifest_that_is_no_manifest(stored: Stored) -> None:
         ("error", "starter"),
         ("warning", "other:latest"),
     ]
+    other.unlink()
+    assert found["remedy"]["commands"] == ["llmctl up"]
+    stored.patient.up()
+    assert stored.ids() == []
 
 
 @provokes("store.drift")

@@ -172,9 +172,9 @@ def mended(store: StoreFacts, one: Trouble, observed: str, expected: str, words:
         observed,
         expected,
         Remedy(words, (f"{store.llmctl} {one.mend} {quoted(one.name)}",))
-        if not one.made_here
+        if one.mend != "up"
         else Remedy(
-            "bring it up: what a server made here is made anew of the pinned weights",
+            "bring it up: the name is made anew of the pinned weights",
             (f"{store.llmctl} up",),
             safe=store.llmctl == "llmctl",
         ),
@@ -219,7 +219,7 @@ def drift(store: StoreFacts) -> Judgement:
             "the weights that the lock pins, byte for byte",
             "put back what is pinned; new weights are accepted only by `llmctl pull --update`",
         )
-        if one.mend == "repair"
+        if one.mend != "pull"
         else Finding(
             one.words,
             "the plain name standing for what is pinned too",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from llmctl.core.checks.facts.store import Trouble
 from llmctl.core.model import moved
@@ -78,7 +78,8 @@ def _missing(look: _Look, entry: LibraryEntry, pin: Pin, used: bool) -> Trouble 
         if found != blob.size_bytes:
             return Trouble(pin.name, f"its blob has {found:,} of {blob.size_bytes:,} bytes", path, wanted)
     if pin.alias.lower() not in look.installed and entry.plain != "moved":
-        return Trouble(pin.name, f"its blobs are there, and {pin.alias}, the name it is served by, is not", "", wanted)
+        words = f"its blobs are there, and {pin.alias}, the name it is served by, is not"
+        return Trouble(pin.name, words, "", wanted, "up")
     return None
 
 
@@ -90,7 +91,7 @@ def _corrupt(look: _Look, entries: tuple[LibraryEntry, ...]) -> Iterator[Trouble
         names = (pin.alias, pin.served) if pin else (entry.name,)
         held = (look.installed.get(name.lower()) for name in names)
         path = next((each.path for each in held if each is not None and each.damaged and each.path), "")
-        yield Trouble(entry.name, entry.damaged, path, entry.name in look.wanted, "repair" if pin else "pull")
+        yield Trouble(entry.name, entry.damaged, path, entry.name in look.wanted, made(pin) if pin else "pull")
 
 
 def _drifted(look: _Look, entry: LibraryEntry, pin: Pin) -> Iterator[Trouble]:
@@ -105,12 +106,17 @@ def _drifted(look: _Look, entry: LibraryEntry, pin: Pin) -> Iterator[Trouble]:
             if same or found is None
             else f"{pin.alias} has the weights {_short(found)}, {_short(pin.weights_digest)} are pinned"
         )
-        yield Trouble(pin.name, what, held.path or "", wanted, made_here=pin.source != "registry")
+        yield Trouble(pin.name, what, held.path or "", wanted, made(pin))
     elif entry.plain == "moved" and entry.plain_digest:
         plain = look.installed.get(pin.served.lower())
         words = moved(pin.served, entry.plain_digest, pin.name)
         path = plain.path if plain and plain.path else ""
         yield Trouble(pin.name, words.partition(";")[0], path, wanted, "pull")
+
+
+def made(pin: Pin) -> Literal["repair", "up"]:
+    """What puts a pin's manifest right: a registry has it, and any other was made here."""
+    return "repair" if pin.source == "registry" else "up"
 
 
 def _short(digest: str) -> str:

@@ -18,15 +18,14 @@ class Denied:
 
 @dataclass(frozen=True)
 class Trouble:
-    """One model with what is wrong about it. `wanted`: the profile names it. `mend` is llmctl's verb for it.
-    `made_here`: a server made its manifest, and only one makes it again."""
+    """One model with what is wrong about it. `wanted`: the profile names it. `mend` is the verb that mends
+    it: up where a server made it here, and only one makes it again."""
 
     name: str
     words: str
     path: str = ""
     wanted: bool = True
-    mend: str = "repair"
-    made_here: bool = False
+    mend: Literal["repair", "pull", "up"] = "repair"
 
 
 @dataclass(frozen=True)
