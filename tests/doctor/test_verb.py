@@ -29,12 +29,14 @@ def test_a_check_that_is_none_is_refused(patient: Patient) -> None:
     assert patient("doctor", "--json", "--markdown").code == 2
 
 
-def test_errors_are_five_and_a_named_check_is_the_only_one(patient: Patient) -> None:
-    done = patient("doctor", "--profile", patient.profile)
+def test_errors_are_five_and_a_named_check_is_the_only_one(healthy: Patient) -> None:
+    for pid in healthy.cli.owned():
+        healthy.cli.kill(pid)
+    done = healthy("doctor")
     assert done.code == 5
     assert "server.not-running" in done.out
     assert "llmctl up" in done.out
-    assert patient("doctor", "engine", "--profile", patient.profile).code == 0
+    assert healthy("doctor", "engine").code == 0
 
 
 def test_warnings_are_zero_and_five_when_strict(healthy: Patient, tmp_path: Path) -> None:
