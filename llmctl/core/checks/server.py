@@ -148,7 +148,16 @@ def second_server(facts: Facts) -> Judgement:
 
 
 def in_the_way(server: ServerFacts) -> list[ServerProcess]:
-    return [found for found in server.processes if found.pid != server.pid and beside(server, found)]
+    """Other servers of this machine, if the profile's is on it."""
+    local = parse_host(server.url, "the address").local
+    return [found for found in server.processes if local and not is_it(server, found) and beside(server, found)]
+
+
+def is_it(server: ServerFacts, found: ServerProcess) -> bool:
+    """Whether it is the profile's server, or may be: of another user's it is not seen which of them listens."""
+    if server.pid is not None or server.listener is None:
+        return found.pid == server.pid
+    return found.user == server.listener.user
 
 
 def beside(server: ServerFacts, found: ServerProcess) -> bool:

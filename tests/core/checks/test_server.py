@@ -145,6 +145,15 @@ def test_which_servers_count_as_a_second_one(other: dict[str, Any], counts: bool
     assert absent == ["server.two-servers" if counts else "server.not-running"]
 
 
+def test_a_server_of_which_nobody_tells_the_process_is_not_beside_itself() -> None:
+    theirs = [replace(PROCESS, pid=pid, user="ollama", environ={}, store=None) for pid in (20, 21)]
+    unseen = replace(ANSWERS, owner="foreign", pid=None, listener=Listener(0, "", "ollama"), lacks=())
+    assert ids(facts(replace(unseen, processes=tuple(theirs)))) == []
+    assert ids(facts(replace(unseen, processes=(*theirs, PROCESS)))) == ["server.second"]
+    remote = replace(ABSENT, url="http://box.lan:11434", processes=(PROCESS,))
+    assert ids(facts(remote)) == ["server.not-running"]
+
+
 def test_versions() -> None:
     def words(seen: ServerFacts, wanted: str | None = None) -> list[str]:
         profile = ProfileFacts(replace(PROFILE, engine=EngineSpec(version=wanted)))
