@@ -6,8 +6,8 @@ from llmctl.core.checks import clients, engine, gpu, memory, model, profile, sec
 from llmctl.core.checks.finding import Check
 from llmctl.errors import NotFound
 
-# Units that are not in force keep a server from being there; other things of a service follow from the server, and what a
-# guard has given up says why a model is not there.
+# Units that are not in force keep a server from being there; other things of a service follow from the server. What
+# clients do, and that a guard has given up, says why a model is not there or is not as it should be.
 ORDER: tuple[tuple[Check, ...], ...] = (
     *(profile.CHECKS, engine.CHECKS, gpu.CHECKS, store.CHECKS, service.UNITS, server.CHECKS, service.CHECKS),
     *(memory.CHECKS, clients.CHECKS, service.LAST, model.CHECKS, speed.CHECKS, security.CHECKS),
