@@ -348,3 +348,5 @@ def test_ollamas_own_unit(start_container: StartContainer, container_nvml: Conta
     found = hers.finding("service.overwritten")
     assert "OLLAMA_KEEP_ALIVE=-1" in found["observed"]
     assert found["remedy"]["commands"] == ["llmctl install-service --adopt"]
+    assert made.llmctl("uninstall-service").code == 0
+    assert ids(hers.report(FAMILY)) == [], "nothing of a service that was taken away is missed"
