@@ -166,6 +166,7 @@ def strike(served: Served, chance: random.Random, faults: dict[str, Callable[[Se
     return name
 
 
+@pytest.mark.timeout(ALL_SECONDS + 200 if ASKED else None)
 def test_random_faults(served: Served) -> None:
     chance, began, done = CHANCE, time.monotonic(), Counter[str]()
     limit = ALL_SECONDS if ASKED else SOME_SECONDS
