@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import yaml
 
 from llmctl.cli import COMMANDS, load_command
 
@@ -21,6 +24,17 @@ PROGRAMS = frozenset(
         *("ollama", "docker"),
     }
 )
+
+
+@lru_cache(maxsize=1)
+def scenarios() -> list[dict[str, Any]]:
+    """Faults as they come together, and the check that finds their cause."""
+    return list(yaml.safe_load((Path(__file__).parent / "scenarios.yaml").read_text()))
+
+
+def root_of(scenario: str) -> str:
+    """For the scenarios on systemd, which tests/doctor/test_service.py makes happen."""
+    return next(str(each["root"]) for each in scenarios() if each["id"] == scenario)
 
 
 def provokes(*ids: str, injected: str = "") -> Callable[[Test], Test]:

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import StartOllama
 from tests.doctor import faults
 from tests.doctor.conftest import Patient, ids
 from tests.doctor.faults import Scene
+from tests.doctor.proving import scenarios
 from tests.parts import rpc
 from tests.parts.engine import InstalledEngine
 from tests.parts.nvml import NvmlStandin
 from tests.parts.rpc import RpcGpu
 
-SCENARIOS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "scenarios.yaml").read_text())
-ON_HOST = [scenario for scenario in SCENARIOS if scenario["where"] == "host"]
+ON_HOST = [scenario for scenario in scenarios() if scenario["where"] == "host"]
 
 
 @pytest.fixture
@@ -45,9 +44,11 @@ def scene(
         each.stop()
 
 
-def test_there_are_thirty() -> None:
-    assert len(SCENARIOS) == 30
-    assert len({scenario["id"] for scenario in SCENARIOS}) == 30
+def test_there_are_thirty_and_each_is_made_to_happen() -> None:
+    assert len({scenario["id"] for scenario in scenarios()}) == 30
+    in_container = (Path(__file__).parent / "test_service.py").read_text()
+    for scenario in scenarios():
+        assert scenario in ON_HOST or f'root_of("{scenario["id"]}")' in in_container
 
 
 @pytest.mark.real("ollama", "model", "nvml", "rpc", "tmpfs")

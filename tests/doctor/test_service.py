@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.doctor.conftest import ids
-from tests.doctor.proving import complete, provokes
+from tests.doctor.proving import complete, provokes, root_of
 from tests.parts.engine import InstalledEngine
 from tests.service.conftest import (  # noqa: F401 - fixtures
     ENGINE,
@@ -169,7 +169,7 @@ def test_nothing_starts_at_the_next_boot(served: Served, machine: Machine) -> No
         assert (found["severity"], found["subject"]) == ("error", TARGET)
         machine.run("systemctl", "stop", TARGET, ENGINE_UNIT, GUARD_UNIT)
         report = machine.report()
-        assert ids(report)[0] == "service.disabled"
+        assert ids(report)[0] == root_of("disabled-unit") == "service.disabled"
         assert "server.not-running" in [each["id"] for each in report["skipped"]]
     finally:
         machine.run(*found["remedy"]["commands"][0].removeprefix("sudo ").split())
@@ -252,7 +252,7 @@ def test_a_taken_port_is_the_cause_and_the_failed_unit_is_not(served: Served, ma
         machine.run("systemctl", "--no-block", "start", ENGINE_UNIT)
         served.until("the limit", lambda: machine.service.container.unit(ENGINE_UNIT)["ActiveState"] == "failed")
         report = machine.report()
-        assert ids(report)[0] == "server.port-taken"
+        assert ids(report)[0] == root_of("port-taken-at-boot") == "server.port-taken"
         assert not {"service.failed", "service.guard-degraded", "server.not-running"} & set(ids(report))
     finally:
         machine.run("systemctl", "stop", "thief")

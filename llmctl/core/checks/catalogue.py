@@ -8,11 +8,21 @@ from llmctl.errors import NotFound
 
 # Units that are not in force keep a server from being there; other things of a service follow from the server. What
 # clients do, and that a guard has given up, says why a model is not there or is not as it should be.
-ORDER: tuple[tuple[Check, ...], ...] = (
-    *(profile.CHECKS, engine.CHECKS, gpu.CHECKS, store.CHECKS, service.UNITS, server.CHECKS, service.CHECKS),
-    *(memory.CHECKS, clients.CHECKS, service.LAST, model.CHECKS, speed.CHECKS, security.CHECKS),
+CHECKS: tuple[Check, ...] = (
+    *profile.CHECKS,
+    *engine.CHECKS,
+    *gpu.CHECKS,
+    *store.CHECKS,
+    *service.UNITS,
+    *server.CHECKS,
+    *service.CHECKS,
+    *memory.CHECKS,
+    *clients.CHECKS,
+    *service.LAST,
+    *model.CHECKS,
+    *speed.CHECKS,
+    *security.CHECKS,
 )
-CHECKS: tuple[Check, ...] = tuple(check for part in ORDER for check in part)
 
 
 def chosen(names: tuple[str, ...], *, deep: bool) -> tuple[Check, ...]:
