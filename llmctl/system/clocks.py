@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 # Reading two clocks one after the other never takes as long.
 SLEEP_SECONDS = 1.0
 
@@ -11,6 +13,19 @@ SLEEP_SECONDS = 1.0
 def slept_seconds() -> float:
     """How long this machine has been suspended since it booted: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC does not."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def since_boot_seconds() -> float:
+    """Since this machine booted, the time that it was suspended with it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot() -> str | None:
+    """Which boot this is (random(4), /proc/sys/kernel/random/boot_id); None where the kernel does not tell."""
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return None
 
 
 def resumed(before_seconds: float, now_seconds: float) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmctl.errors import LlmctlError, Refused
+from llmctl.system import clocks
 from llmctl.system.files import atomic_write, lock_held, make_folder, read_bounded, translated
 
 HOLD = "hold.json"
@@ -29,14 +30,26 @@ LIMIT_BYTES = 64 << 10
 @dataclass(frozen=True)
 class Hold:
     """`by` says what asked for it (`down`, `guard --hold`, `engine upgrade`). Times are of the wall clock;
-    `until_seconds` None: until it is taken back."""
+    `until_seconds` None: until it is taken back.
+
+    The wall clock may be set back by a day meanwhile: in the boot that it was made in, `until_boot_seconds` counts, the
+    time since that boot.
+    """
 
     by: str
     since_seconds: float
     until_seconds: float | None = None
+    boot: str | None = None
+    until_boot_seconds: float | None = None
 
-    def over(self, now_seconds: float) -> bool:
-        return self.until_seconds is not None and now_seconds >= self.until_seconds
+    @property
+    def left_seconds(self) -> float | None:
+        """How long it still holds, 0 when it is over; None: until it is taken back."""
+        if self.until_seconds is None:
+            return None
+        if self.until_boot_seconds is not None and self.boot == clocks.boot():
+            return max(0.0, self.until_boot_seconds - clocks.since_boot_seconds())
+        return max(0.0, self.until_seconds - time.time())
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,9 @@ class Lease:
 def hold(runtime: Path, by: str, seconds: float | None = None) -> Hold:
     """Pause the guard, for `seconds` or until `release`."""
     now = time.time()
-    made = Hold(by, now, None if seconds is None else now + seconds)
+    made = Hold(by, now)
+    if seconds is not None:
+        made = Hold(by, now, now + seconds, clocks.boot(), clocks.since_boot_seconds() + seconds)
     _write(runtime / HOLD, asdict(made))
     return made
 
@@ -71,10 +86,12 @@ def held(runtime: Path) -> Hold | None:
     """The hold in force; None where there is none, or its time is up."""
     data = _read(runtime / HOLD)
     try:
-        found = Hold(str(data["by"]), float(data["since_seconds"]), data.get("until_seconds"))
+        times = (data.get("until_seconds"), data.get("until_boot_seconds"))
+        until, until_boot = (None if each is None else float(each) for each in times)
+        found = Hold(str(data["by"]), float(data["since_seconds"]), until, data.get("boot"), until_boot)
     except (KeyError, TypeError, ValueError):
         return None
-    return None if found.over(time.time()) else found
+    return None if found.left_seconds == 0 else found
 
 
 def leased(runtime: Path) -> Lease | None:

@@ -125,8 +125,7 @@ class Yield:
         result = Up(profile, self.lock_path(profile), self.services, progress, self.consent).run()
         if held is not None:
             # `up` ends a hold, which a person asked for and not this.
-            left = None if held.until_seconds is None else max(0.0, held.until_seconds - time.time())
-            pauses.hold(self.runtime, held.by, left)
+            pauses.hold(self.runtime, held.by, held.left_seconds)
         if result.verdict != "proved":
             reasons = "; ".join(reason for model in result.models for reason in model.reasons)
             raise Unverified(f"the model is not back as it was: {reasons}", "llmctl up")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,23 @@ def test_a_hold_lasts_as_long_as_it_is_asked_for(text: str, seconds: float, caps
     assert held.until_seconds is not None
     assert held.until_seconds - held.since_seconds == pytest.approx(seconds)
     assert json.loads(out)["until_seconds"] == held.until_seconds
+
+
+@pytest.mark.parametrize("jump_seconds", [-86_400, 86_400])
+def test_a_hold_lasts_as_long_whatever_the_wall_clock_does(jump_seconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses.hold(runtime(), "a test", 60.0)
+    monkeypatch.setattr("time.time", lambda now=time.time: now() + jump_seconds)
+    held = pauses.held(runtime())
+    assert held is not None
+    assert held.left_seconds == pytest.approx(60.0, abs=30)
+
+
+def test_a_hold_of_an_earlier_boot_ends_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses.hold(runtime(), "a test", 3600.0)
+    monkeypatch.setattr("llmctl.system.clocks.boot", lambda: "another")
+    assert pauses.held(runtime()) is not None
+    monkeypatch.setattr("time.time", lambda now=time.time: now() + 7200)
+    assert pauses.held(runtime()) is None
 
 
 def test_a_hold_without_a_duration_lasts_until_resume(capsys: pytest.CaptureFixture[str]) -> None:
