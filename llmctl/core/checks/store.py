@@ -94,20 +94,26 @@ def permissions(store: StoreFacts) -> Judgement:
 
 
 def barred(store: StoreFacts, one: Denied) -> Finding:
-    mode = {"pass": "o+x", "read": "o+rX", "write": "u+w"}[one.needs]
-    give = {
-        "pass": f"chmod {mode} {quoted(one.path)}",
-        "read": f"chmod -R {mode} {quoted(one.path)}",
-        "write": f"chown -R {store.user} {quoted(store.path if within(one, store) else one.path)}",
-    }[one.needs]
-    if one.owner == store.user:
-        give = f"chmod u+rwx {quoted(one.path)}"
     return Finding(
         f"{store.user}, who runs the server, {WORDS[one.needs]} {one.path} (mode {one.mode}, of {one.owner})",
         "every folder above the store passable, the store itself readable and writable for that user",
-        Remedy("let that user in, then start the server anew", (f"sudo {give}", f"{store.llmctl} up")),
+        Remedy(
+            "let that user in, then start the server anew", (f"sudo {letting_in(store, one)}", f"{store.llmctl} up")
+        ),
         subject=one.path,
     )
+
+
+def letting_in(store: StoreFacts, one: Denied) -> str:
+    """Nothing above the store is changed but its own mode, and never what else lies there."""
+    path = quoted(one.path)
+    if one.needs == "write" and not within(one, store):
+        return f"install -d -o {store.user} -m 0755 {quoted(store.path)}"
+    if one.owner == store.user:
+        return f"chmod u+rwx {path}"
+    if one.needs == "pass" or not within(one, store):
+        return f"chmod o+x {path}"
+    return f"chmod -R o+rX {path}" if one.needs == "read" else f"chown -R {store.user} {quoted(store.path)}"
 
 
 def within(one: Denied, store: StoreFacts) -> bool:

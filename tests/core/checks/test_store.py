@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -124,11 +126,26 @@ def test_the_commands_have_the_rights_that_they_need() -> None:
         (Denied("/models", "0700", "root", "read"), "sudo chmod -R o+rX /models"),
         (Denied("/models/blobs", "0755", "root", "write"), "sudo chown -R ollama /models"),
         (Denied("/models", "0500", "ollama", "write"), "sudo chmod u+rwx /models"),
+        (Denied("/", "0755", "root", "write"), "sudo install -d -o ollama -m 0755 /models"),
+        (Denied("/", "0555", "ollama", "write"), "sudo install -d -o ollama -m 0755 /models"),
     ],
 )
 def test_what_lets_the_servers_user_in(denied: Denied, command: str) -> None:
     (finding,) = outcome("store.permissions", replace(SOUND, denied=(denied,))).findings
     assert finding.remedy.commands[0] == command
+
+
+@pytest.mark.parametrize("needs", ["pass", "read", "write"])
+@pytest.mark.parametrize("owner", ["root", "ollama"])
+@pytest.mark.parametrize("path", ["/", "/srv", "/srv/ai", "/srv/ai/models", "/srv/ai/models/blobs"])
+def test_nothing_beside_the_store_is_changed_with_all_that_it_holds(
+    path: str, owner: str, needs: Literal["pass", "read", "write"]
+) -> None:
+    store = replace(SOUND, path="/srv/ai/models", denied=(Denied(path, "0755", owner, needs),))
+    for finding in outcome("store.permissions", store).findings:
+        for command in finding.remedy.commands:
+            target = shlex.split(command)[-1]
+            assert "-R" not in command or target.startswith("/srv/ai/models"), command
 
 
 @pytest.mark.parametrize(
