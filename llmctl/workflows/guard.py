@@ -199,7 +199,9 @@ class Guard:
     def _of_model(self, model: Watched, look: Look) -> Found:
         name = model.want.name
         siblings = [memory for other, memory in self.memories.items() if other != name]
-        look = replace(look, siblings_busy=any(memory.advancing for memory in siblings))
+        # A model before this one may have begun a step since the look.
+        busy = any(memory.advancing for memory in siblings)
+        look = replace(look, errand=self.errands.current, siblings_busy=busy)
         memory = watch(self.memories[name], model.want, look)
         finding = judge(model.want, look, memory, self.limits)
         decision, self.budget = decide(name, finding, look, memory, self.budget, self.limits, self.mender.can(model))

@@ -112,7 +112,7 @@ class Lookout:
         for model in self.models:
             model.runner = self._runner(model)
         found = self._look_at_others(found, seen)
-        self._look_at_gpus(resumed or self._something_ended(errand))
+        self._look_at_gpus(self._something_ended(errand) or resumed)
         return [self._of_model(found, model, seen, slots) for model in self.models]
 
     @property
