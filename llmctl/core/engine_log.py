@@ -58,6 +58,31 @@ PASSWORD = re.compile(r"://[^/\s@]+@")
 FIELD = r'\b{}=(?:"([^"]*)"|(\S*))'
 
 
+# Of the lines that `telling` takes: what the server says of its start and its loads, and the runner of its memory.
+SERVER_SAYS = re.compile(
+    r'msg="(?:inference compute|vram-based default context|entering low vram mode|starting llama-server|'
+    r"llama-server started in|llama-server terminated|discovering available GPUs|Listening on )"
+)
+RUNNER_SAYS = re.compile(
+    r"(?:load_tensors|llama_\w+|common\w*|srv +\w+|ggml_\w+|cmn +\w+)[^a-z]*: .{0,80}"
+    r"(?:buffer size *=|offloaded \d+/\d+ layers|using device|couldn't bind|failed to allocate|cudaMalloc failed)"
+)
+
+
+def telling(text: str) -> Iterator[str]:
+    """The lines that say how the server runs, for somebody else to read: none that could hold text of a request."""
+    phrases = tuple(phrase for kind_of in KINDS.values() for phrase in kind_of if phrase.startswith('msg="'))
+    for line in text.splitlines():
+        if (request := GIN.match(line)) is not None:
+            yield request[0][:LINE_CHARACTERS]
+        elif line.startswith("time=") and DEBUG_LINE.search(line[:120]) is None:
+            said = line.lower()
+            if SERVER_SAYS.search(line) or any(phrase in said for phrase in phrases):
+                yield line[:LINE_CHARACTERS]
+        elif RUNNER_SAYS.match(line):
+            yield line[:LINE_CHARACTERS]
+
+
 def parse(text: str, source: str, *, since_start: bool) -> LogFacts:
     """The facts of a log that begins at the server's start, or later where `since_start` is False."""
     lowered = text.lower()

@@ -6,7 +6,6 @@ import io
 import json
 import platform
 import pwd
-import re
 import socket
 import tarfile
 import time
@@ -17,28 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl import __version__
-from llmctl.core import redaction
+from llmctl.core import engine_log, redaction
+from llmctl.core.checks.facts import NotGathered
 from llmctl.core.redaction import Names
 from llmctl.errors import LlmctlError
 from llmctl.system import files
+from llmctl.workflows.gather import log
 
 if TYPE_CHECKING:
     from llmctl.workflows.gather import Given
 
 FOLDER = "llmctl-doctor"
 LOG_LINES = 2000
-LOG_BYTES = 4 << 20
-# The lines that say how the server runs. Everything else stays here: with its debug log on, Ollama prints prompts.
-TELLING = re.compile(
-    r"inference compute|vram-based default|low vram mode|discover|offloaded \d+/\d+ layers|buffer size *=|"
-    r"starting llama-server|llama-server started|llama-server terminated|using device|"
-    r"out of (?:device )?memory|cudaMalloc failed|failed to allocate|not enough memory|insufficient memory|"
-    r"predicted to exceed|reducing automatic context|evicting all other|runtime OOM|didn't recover|"
-    r"driver too old|skipping CUDA device|overrode visible devices|address already in use|Listening on|"
-    r"truncating input prompt|\[GIN\]"
-)
-# What may follow a line that tells something, and may be anybody's text.
-LINE_CHARACTERS = 400
 
 
 @dataclass(frozen=True)
@@ -75,11 +64,12 @@ def versions() -> dict[str, str]:
 
 
 def log_lines(given: Given) -> list[str]:
+    """What may be shown of the log that the facts are from."""
     try:
-        lines = given.server.log(LOG_BYTES).splitlines()
-    except LlmctlError as error:
-        return [f"the log could not be read: {error.message}"]
-    return [line[:LINE_CHARACTERS] for line in lines if TELLING.search(line)][-LOG_LINES:]
+        lines = engine_log.telling(log.read(given).text)
+    except (NotGathered, LlmctlError) as error:
+        return [f"the log could not be read: {error}"]
+    return list(lines)[-LOG_LINES:]
 
 
 def write(path: Path, documents: Mapping[str, Any], given: Given) -> Written:

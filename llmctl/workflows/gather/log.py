@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,22 @@ SEARCHED_BYTES = 128 << 20
 JOURNAL_LINES = 5000
 
 
+@dataclass(frozen=True)
+class Log:
+    """The text since the server's start; `whole` False: what it begins with is not there."""
+
+    text: str
+    source: str
+    whole: bool
+
+
 def gather(given: Given) -> LogFacts:
+    found = read(given)
+    return engine_log.parse(found.text, found.source, since_start=found.whole)
+
+
+def read(given: Given) -> Log:
+    """NotGathered where this user sees no log of this server."""
     server = given.of_server
     service = given.server.service
     if server.owner == "llmctl" or (server.owner is None and service is None):
@@ -34,7 +50,7 @@ def gather(given: Given) -> LogFacts:
     return of_foreign(given, server)
 
 
-def of_foreign(given: Given, server: ServerFacts) -> LogFacts:
+def of_foreign(given: Given, server: ServerFacts) -> Log:
     """Of a server that llmctl did not start: its unit's journal, or the file that it writes to."""
     found = server.process
     if found is not None and found.unit is not None:
@@ -57,16 +73,16 @@ def in_user_manager(pid: int) -> bool:
         return False
 
 
-def of_journal(manager: systemd.Manager, name: str) -> LogFacts:
+def of_journal(manager: systemd.Manager, name: str) -> Log:
     lines = manager.journal(name, JOURNAL_LINES)
     if not lines:
         raise NotGathered(f"the journal shows this user nothing of {name}")
     starts = [number for number, line in enumerate(lines) if engine_log.START in line]
     text = "\n".join(lines[starts[-1] :] if starts else lines) + "\n"
-    return engine_log.parse(text, name, since_start=bool(starts))
+    return Log(text, name, bool(starts))
 
 
-def of_file(path: Path) -> LogFacts:
+def of_file(path: Path) -> Log:
     """The last start in a file, and the end of it where much was written since."""
     try:
         with path.open("rb") as file:
@@ -76,7 +92,7 @@ def of_file(path: Path) -> LogFacts:
         raise NotGathered("there is no log: llmctl has not started a server yet") from None
     except OSError as error:
         raise NotGathered(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    return engine_log.parse(text.decode("utf-8", "replace"), str(path), since_start=whole)
+    return Log(text.decode("utf-8", "replace"), str(path), whole)
 
 
 def since_start(descriptor: int, size: int) -> tuple[bytes, bool]:
