@@ -407,3 +407,27 @@ def test_who_keeps_evicting_is_named_while_its_model_is_in_use_too() -> None:
     first = next(number for number, (degraded, _) in enumerate(seen) if degraded)
     assert first < 90
     assert set(seen[first:]) == {(True, "rival:latest (context 4096) took its place 1 time")}
+
+
+@pytest.mark.parametrize(
+    "waits", [{"discovering": True}, {"loaded": (OTHER,), "others_busy": True}, {"other_runners": True}]
+)
+def test_a_load_that_failed_is_still_told_while_another_model_has_the_gpu(waits: dict[str, object]) -> None:
+    """Nor does a step become fresh, or the word of what helps empty, because somebody else is at work just now."""
+    failed = loaded(after(GOOD)[1], "it does not fit")
+    look = later(replace(GONE, **waits), 5)  # type: ignore[arg-type]
+    finding, memory = after(look, memory=failed)
+    assert finding.reason == "load_failed"
+    assert "it does not fit" in finding.words
+    assert "llmctl repair qwen" in finding.remedy
+    fresh, _ = decide("qwen", finding, look, memory, Budget(), LIMITS, EVERYTHING)
+    spent, _ = decide("qwen", finding, look, memory, Budget().spend("qwen", "load_failed", 900.0), LIMITS, EVERYTHING)
+    assert (fresh.action, fresh.degraded, spent.action, spent.degraded) == (None, False, None, True)
+
+
+def test_an_engine_that_starts_is_not_degraded_because_loads_were_tried_before() -> None:
+    finding, memory = after(starting := replace(ABSENT, unit="starting"))
+    budget = Budget().spend("qwen", "loading", 900.0)
+    assert not decide("qwen", finding, starting, memory, budget, LIMITS, EVERYTHING)[0].degraded
+    finding, memory = after(GONE, memory=Memory())
+    assert decide("qwen", finding, GONE, memory, budget, LIMITS, EVERYTHING)[0].degraded

@@ -83,7 +83,7 @@ def decide(
         return Decision(None), budget
     if finding.reason in PROBED:
         return _probe(model, finding, look, memory, budget, limits, can)
-    if budget.is_spent(model, finding.reason):
+    if (finding.remedy or finding.steps) and budget.is_spent(model, finding.reason):
         # Also while there is no step for another cause, as a foreign model in use: nothing more is tried.
         return Decision(None, degraded=True), budget
     if not finding.steps:

@@ -159,16 +159,23 @@ def _others_first(want: Want, look: Look, memory: Memory, limits: Limits) -> Fin
     others = ", ".join(model.name for model in look.loaded if not ours(want, model))
     if look.discovering and not others:
         reason: Reason = "evicted" if memory.was_resident else "loading"
-        reason = "load_failed" if memory.load_error is not None else reason
         words = f"{want.name} is not loaded; the server looks for GPUs before it loads a model"
-        return Finding(reason, words, f"{want.alias} loaded", "a load under way", remedy=evictors(memory))
+        return _waits(want, memory, Finding(reason, words, f"{want.alias} loaded", "a load under way"))
     foreign = bool(others) or look.other_runners
     if not foreign or elapsed(memory.others_quiet_since, look) >= limits.quiet_seconds:
         return None
     told = f"{others} is, and in use" if others else "another model is being loaded"
     words = f"{want.name} is not loaded; {told}: it is loaded again once that is idle"
     observed = f"{others} loaded" if others else "another model under way"
-    return Finding("evicted", words, f"{want.alias} loaded", observed, remedy=evictors(memory))
+    return _waits(want, memory, Finding("evicted", words, f"{want.alias} loaded", observed))
+
+
+def _waits(want: Want, memory: Memory, finding: Finding) -> Finding:
+    """Where its own load failed before, that is what a person must mend, whoever has the GPU meanwhile."""
+    if memory.load_error is None:
+        return replace(finding, remedy=evictors(memory))
+    words = f"{finding.words}; its last load failed: {memory.load_error}"
+    return replace(finding, reason="load_failed", words=words, remedy=_load_remedy(want))
 
 
 def _load_under_way(want: Want, look: Look, memory: Memory, limits: Limits, expected: str) -> Finding:
