@@ -1,4 +1,4 @@
-"""A proxy on the loopback that knows the password of the real one; `python -m llmctl.system.forward` is its process.
+"""A proxy on the loopback that knows the password of the real one; this file is the program of its process.
 
 Ollama prints its proxy variables into its log, and hands them to its runners. So it is told of this proxy, whose
 address holds no secret, and every request goes on to the real one with the Proxy-Authorization that it wants (RFC 9110,
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -90,10 +91,13 @@ def start(sockets: Mapping[Upstream, socket.socket], environ: Mapping[str, str])
     proxies = [{**asdict(proxy), "descriptor": listening.fileno()} for proxy, listening in sockets.items()]
     # Without llmctl's marker, which would make it a server of llmctl's.
     kept = {name: value for name, value in environ.items() if not name.upper().endswith("_PROXY")}
+    # -I: nothing is imported from the folder where the server runs, which may be anybody's. This file needs no more
+    # than Python itself has.
     child = subprocess.Popen(
-        [sys.executable, "-m", "llmctl.system.forward"],
+        [sys.executable, "-I", Path(__file__).resolve()],
         env={name: value for name, value in kept.items() if not name.startswith(("LLMCTL_", "OLLAMA_"))},
         stdin=subprocess.PIPE,
+        cwd="/",
         pass_fds=[listening.fileno() for listening in sockets.values()],
     )
     assert child.stdin is not None
@@ -106,27 +110,33 @@ async def serve(proxies: list[Upstream]) -> None:
 
     for proxy in proxies:
         listening = socket.socket(fileno=proxy.descriptor)
-        answer = partial(forward, proxy, listening.getsockname()[1])
-        await asyncio.start_server(answer, sock=listening, limit=LIMIT_BYTES)
+        await asyncio.start_server(partial(forward, proxy), sock=listening, limit=LIMIT_BYTES)
     await asyncio.Event().wait()
 
 
-async def forward(proxy: Upstream, own_port: int, reader: StreamReader, writer: StreamWriter) -> None:
+async def forward(proxy: Upstream, reader: StreamReader, writer: StreamWriter) -> None:
     """One connection: the head of its request with the password, then bytes both ways until one side ends."""
     import asyncio
 
     opened = [writer]
     try:
-        if not is_own_user(writer.get_extra_info("peername")[1], own_port):
-            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        if not is_own_user(writer.get_extra_info("peername"), writer.get_extra_info("sockname")):
+            refuse(writer, "403 Forbidden")
             return
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
+        try:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
+        except asyncio.LimitOverrunError:
+            refuse(writer, "431 Request Header Fields Too Large")
+            return
+        except asyncio.TimeoutError:
+            refuse(writer, "408 Request Timeout")
+            return
         try:
             connecting = asyncio.open_connection(proxy.host, proxy.port, ssl=proxy.tls or None)
             far_reader, far_writer = await asyncio.wait_for(connecting, PATIENCE_SECONDS)
         except (OSError, asyncio.TimeoutError) as error:
             say(f"the proxy {proxy.host}:{proxy.port} cannot be reached: {error}")
-            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            refuse(writer, "502 Bad Gateway")
             return
         opened.append(far_writer)
         far_writer.write(authorized(head, proxy.authorization.encode()))
@@ -134,11 +144,15 @@ async def forward(proxy: Upstream, own_port: int, reader: StreamReader, writer: 
         _, other = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for task in other:
             task.cancel()
-    except (OSError, EOFError, asyncio.LimitOverrunError, asyncio.TimeoutError):
+    except (OSError, EOFError):
         return
     finally:
         for each in opened:
             each.close()
+
+
+def refuse(writer: StreamWriter, status: str) -> None:
+    writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
 
 
 async def relay(reader: StreamReader, writer: StreamWriter) -> None:
@@ -158,14 +172,24 @@ def authorized(head: bytes, authorization: bytes) -> bytes:
     return b"\r\n".join([first, *kept, *added, b"", b""])
 
 
-def is_own_user(port: int, own_port: int) -> bool:
-    """Whether the other end of a connection on the loopback is this user's: proc(5), /proc/net/tcp."""
+def is_own_user(peer: tuple[str, int] | None, own: tuple[str, int]) -> bool:
+    """Whether the other end of a connection on the loopback is this user's: proc(5), /proc/net/tcp. A `peer` that has
+    gone is nobody's."""
+    if peer is None:
+        return False
+    ends = [entry(peer), entry(own)]
     with open("/proc/self/net/tcp") as table:  # noqa: PTH123
         for line in table:
             _, local, remote, state, _, _, _, user, *_ = line.split()
-            if state == "01" and local.endswith(f":{port:04X}") and remote.endswith(f":{own_port:04X}"):
+            if state == "01" and [local, remote] == ends:
                 return int(user) == os.geteuid()
     return False
+
+
+def entry(address: tuple[str, int]) -> str:
+    """An IPv4 address as /proc/net/tcp writes it. The whole of it: another user may have the same port on 127.0.0.2."""
+    host, port = address
+    return f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}"
 
 
 def main() -> None:

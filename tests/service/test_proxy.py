@@ -32,7 +32,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as forwarder:
     forwarder.sendall(b"CONNECT registry.example:443 HTTP/1.1\\r\\n\\r\\n")
     print(forwarder.recv(4096).decode())
 """
-FORWARDER = "llmctl.system.forward"
+FORWARDER = "llmctl/system/forward.py"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import http.client
 import http.server
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import psutil
 import pytest
 
 from llmctl.system import forward
-from tests.parts import machine, proxy, registry
+from tests.parts import machine, proxy, registry, rootfs
 
 BODY = b"weights" * 300_000
 # What becomes of `engine serve`: a program that was handed the addresses, here one that prints them and waits.
@@ -33,11 +34,14 @@ os.execvp("sleep", ["sleep", "600"])
 
 
 @contextmanager
-def server(variables: dict[str, str], environ: dict[str, str] | None = None) -> Iterator[dict[str, str]]:
-    """What a server is handed for these variables, while it runs; its forwarder ends with it."""
+def server(
+    variables: dict[str, str], environ: dict[str, str] | None = None, folder: Path | None = None
+) -> Iterator[dict[str, str]]:
+    """What a server is handed for these variables, while it runs in `folder`; its forwarder ends with it."""
     child = subprocess.Popen(
         [*machine.ENDS_WITH_TESTS, sys.executable, "-c", BECOME, json.dumps(variables)],
-        env={**os.environ, **(environ or {})},
+        env={**os.environ, "PYTHONPATH": str(rootfs.CHECKOUT), **(environ or {})},
+        cwd=folder,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -110,6 +114,31 @@ def test_requests_go_on_with_the_password(tmp_path: Path, website: int, scheme: 
 def test_a_proxy_that_is_not_there_is_said(website: int) -> None:
     with server({"HTTP_PROXY": f"me:geheim@127.0.0.1:{machine.free_port()}"}) as handed:
         assert get(handed["HTTP_PROXY"], website, tunnel=False) == (502, b"")
+
+
+def test_nothing_is_imported_from_where_the_server_runs(tmp_path: Path, website: int) -> None:
+    (tmp_path / "asyncio.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with server({"HTTP_PROXY": f"me:geheim@127.0.0.1:{machine.free_port()}"}, folder=tmp_path) as handed:
+        assert get(handed["HTTP_PROXY"], website, tunnel=False) == (502, b"")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_head_that_never_ends_is_said(website: int) -> None:
+    with server({"HTTP_PROXY": f"me:geheim@127.0.0.1:{website}"}) as handed:
+        address = urlsplit(handed["HTTP_PROXY"])
+        with socket.create_connection((address.hostname, address.port), timeout=60) as client:  # type: ignore[arg-type]
+            client.sendall(b"GET http://site.example/ HTTP/1.1\r\nX: " + b"x" * forward.LIMIT_BYTES)
+            assert client.recv(100).startswith(b"HTTP/1.1 431 ")
+
+
+def test_another_user_with_the_same_port_on_another_address_is_another(website: int) -> None:
+    with socket.create_connection(("127.0.0.1", website)) as client:
+        (_, port), own = client.getsockname(), client.getpeername()
+        assert forward.is_own_user(("127.0.0.1", port), own)
+        assert not forward.is_own_user(("127.0.0.2", port), own)
+        assert not forward.is_own_user(("127.0.0.1", port), ("127.0.0.2", website))
+        # Who has gone already.
+        assert not forward.is_own_user(None, own)
 
 
 def test_what_has_no_password_stays(capsys: pytest.CaptureFixture[str]) -> None:
