@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ENGINE, GUARD, UVM_PATH = "llmctl-engine.service", "llmctl-guard.service", "llmctl-uvm.path"
@@ -116,7 +116,10 @@ def suspend(seconds: int) -> int:
     keeps = read("/proc/driver/nvidia/params").partition("PreserveVideoMemoryAllocations: ")[2][:1] or "unknown"
     print(f"PreserveVideoMemoryAllocations of the driver: {keeps}", flush=True)
     before, since = slept_seconds(), time.time()
-    done = run("rtcwake", "--mode", "mem", "--seconds", str(seconds), seconds=seconds + DEADLINE_SECONDS)
+    # rtcwake's own `mem` would pass by systemd's sleep hooks, and with them those of the driver.
+    done = run("rtcwake", "--mode", "no", "--seconds", str(seconds))
+    if done.returncode == 0:
+        done = run("systemctl", "start", "systemd-suspend.service", seconds=seconds + DEADLINE_SECONDS)
     slept = slept_seconds() - before
     if done.returncode != 0 or slept < 1:
         raise Refusal(f"the machine did not sleep: {done.stderr.strip() or f'{slept:.1f} s'}")
@@ -134,6 +137,9 @@ def without_modprobe() -> Iterator[None]:
         yield
     finally:
         DROP_IN.unlink()
+        with suppress(OSError):
+            # Unless somebody else has something in it.
+            DROP_IN.parent.rmdir()
         run("systemctl", "daemon-reload")
         run("modprobe", MODULE)
         if shutil.which("nvidia-modprobe"):
