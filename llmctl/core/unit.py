@@ -31,9 +31,9 @@ DROP_IN = "llmctl.conf"
 SYSUSERS = "llmctl.conf"
 USER = "llmctl"
 
-# Where `engine serve` finds what must not stand in a unit, which everybody may read.
 # What `llmctl engine wait` says while it waits, and the guard reads in the unit's journal.
 AWAITS_GPU = "the engine names no GPU yet"
+# Where `engine serve` finds what must not stand in a unit, which everybody may read.
 CREDENTIAL = "llmctl"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
