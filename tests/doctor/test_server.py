@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import shutil
 import signal
@@ -109,6 +110,35 @@ def test_another_program_has_the_port(patient: Patient) -> None:
         assert f"pid {os.getpid()}" in finding()
         web.shutdown()
     assert ids(patient.report("--profile", patient.profile)) == ["server.not-running"]
+
+
+class Forwarder(http.server.BaseHTTPRequestHandler):
+    """Hands on what a server elsewhere answers, as ssh -L and docker-proxy do."""
+
+    def do_GET(self) -> None:
+        answers = {"/api/version": {"version": "0.34.0"}, "/api/ps": {"models": []}, "/api/tags": {"models": []}}
+        said = json.dumps(answers.get(self.path, {})).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_listens_is_not_taken_for_the_server_that_answers_behind_it(patient: Patient) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port_of(patient)), Forwarder) as forwarder:
+        threading.Thread(target=forwarder.serve_forever, daemon=True).start()
+        report = patient.report("--profile", patient.profile)
+        forwarder.shutdown()
+    unknown = {each["id"]: each["why"] for each in report["unknown"]}
+    assert unknown["store.permissions"].startswith(f"the server is behind pid {os.getpid()} ")
+    assert "behind a forwarder" in unknown["gpu.lost"]
+    assert {"server.settings", "store.space", "security.origins"} <= unknown.keys()
+    said = {finding["id"]: finding["remedy"]["commands"] for finding in report["findings"]}
+    assert not said.keys() & {"server.settings", "server.foreign", "server.port-taken"}
+    assert not any("--adopt" in command or "kill" in command for each in said.values() for command in each), said
 
 
 @provokes("server.hangs", "server.stuck-runner", "server.crash-loop")

@@ -149,7 +149,7 @@ def second_server(facts: Facts) -> Judgement:
 
 def in_the_way(server: ServerFacts) -> list[ServerProcess]:
     """Other servers of this machine, if the profile's is on it."""
-    local = parse_host(server.url, "the address").local
+    local = parse_host(server.url, "the address").local and not server.forwarded
     return [found for found in server.processes if local and not is_it(server, found) and beside(server, found)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core import serving
@@ -33,7 +34,8 @@ def gather(given: Given) -> ServerFacts:
     holder = processes.listener(address.port) if address.local else None
     pid = pid_of(address, holder, owned)
     answer, words, version = ask(given, address, holder, next((one for one in found if one.pid == pid), None))
-    if answer == "stranger":
+    forwarded = answer == "answers" and hands_on(holder, pid, owned, found)
+    if answer == "stranger" or forwarded:
         # Whose port it is says the listener; its environment is no server's.
         pid = None
     own = owned is not None and owned.pid == pid
@@ -53,6 +55,7 @@ def gather(given: Given) -> ServerFacts:
         lacks=lacks(profile, pid, runners) if answer == "answers" else None,
         store=store(pid, owned if own else None),
         held=held(given),
+        forwarded=forwarded,
     )
     up, down = commands(given, profile)
     return replace(facts, cli=cli(given, facts), up=up, down=down)
@@ -89,6 +92,23 @@ def pid_of(address: Address, holder: Listener | None, owned: process.Process | N
         return holder.pid
     found = process.server_at(address.port)
     return found.pid if found else None
+
+
+def hands_on(
+    holder: Listener | None, pid: int | None, owned: process.Process | None, found: tuple[ServerProcess, ...]
+) -> bool:
+    """Whether what listens is no server: ssh, docker-proxy and the like hand on what a server elsewhere answers."""
+    if pid is not None:
+        known = {one.pid for one in found} | ({owned.pid} if owned else set())
+        # A wrapper of a distribution has another name than ollama.
+        return pid not in known and not is_serving(process.read(pid))
+    if holder is None or holder.user is None or not Path("/proc/1").exists():
+        return False
+    return not any(one.user == holder.user for one in found)
+
+
+def is_serving(one: process.Process | None) -> bool:
+    return one is not None and one.argv[1:2] == ("serve",)
 
 
 def ask(

@@ -81,6 +81,8 @@ def place(given: Given, profile: Profile, server: ServerFacts | None) -> tuple[P
         return None, "the server is on another machine"
     if server is None:
         return given.server.store(profile), ""
+    if server.forwarded:
+        return None, f"the server is behind {server.listener.words if server.listener else 'a forwarder'}"
     if server.process is not None and not server.process.here:
         return None, "the server is in a container"
     if server.store is not None:

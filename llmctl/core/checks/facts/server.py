@@ -99,7 +99,8 @@ class ServerFacts:
     should be there; `ended`: `llmctl down` ended it. `lacks` are settings that differ from the profile, of the
     server's environment or its runner's arguments; None where neither can be seen. `up` and `down` are the commands
     that bring this profile up and take it down, with the rights that they need; `held` says why the guard keeps its
-    hands off. `cli` is the `ollama` on PATH, where its commands would reach this server.
+    hands off. `cli` is the `ollama` on PATH, where its commands would reach this server. `forwarded`: the listener is
+    no server but hands on to one, of another machine or of a container; nothing of this machine is known to be its.
     """
 
     url: str
@@ -120,6 +121,7 @@ class ServerFacts:
     up: str = "llmctl up"
     down: str = "llmctl down"
     cli: Program | None = None
+    forwarded: bool = False
 
     @property
     def answers(self) -> bool:
