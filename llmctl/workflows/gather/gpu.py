@@ -27,6 +27,8 @@ def gather(given: Given) -> GpuFacts:
     server = server_of(given)
     if server is not None and not parse_host(server.url, "the server's address").local:
         raise NotGathered("the server is on another machine, and so are its GPUs")
+    if server is not None and server.forwarded:
+        raise NotGathered("the server is behind a forwarder: which GPUs are its cannot be seen")
     seen = gpu_detail.look()
     on_bus, module = gpu_driver.cards_on_the_bus(), gpu_driver.module_version()
     account = account_of(server)
