@@ -24,7 +24,8 @@ CHECKS = (
         "error",
         "A card is on the PCI bus, or the profile requires a GPU, and NVIDIA's driver is not installed or not "
         "loaded. Then the engine serves from the CPU without a word. Where every model is proved on a GPU of another "
-        "make, nothing is missing. A warning where the profile requires no GPU.",
+        "make, nothing is missing. For information where the profile requires no GPU. Inside a container the PCI bus "
+        "is the host's and does not count; WSL2 takes the driver from Windows.",
         gpu_driver.no_driver,
         after=("gpu.container",),
     ),

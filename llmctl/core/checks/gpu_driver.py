@@ -13,16 +13,26 @@ from llmctl.core.checks.xid import FALLEN_OFF_THE_BUS, meaning
 LEAST_DRIVER, LEAST_FOR_OLD_CARDS = 550, 570
 OLD_CARDS = ((5, 0), (6, 2))
 CONTAINER_VARIABLE = "NVIDIA_VISIBLE_DEVICES"
+# WSL2 has no reboot of its own, and its driver is the one of Windows (NVIDIA, CUDA on WSL User Guide).
+WSL_RESTART = "wsl.exe --shutdown"
+HAND_IN = Remedy(
+    "set the toolkit up on the host, and start the container with --gpus all",
+    ("sudo nvidia-ctk runtime configure --runtime=docker", "sudo systemctl restart docker"),
+)
 LAST = 5
 
 
 def container(facts: Facts) -> Judgement:
     gpu, shell = facts.gpu, facts.shell
+    inside = shell.container is not None
     wished = shell.environ.get(CONTAINER_VARIABLE)
     asked = wished not in {None, "", "void", "none"}
-    if gpu.state != "unknown" or gpu.kernel_driver is not None or any(node.there for node in gpu.nodes):
+    if gpu.state != "unknown" or any(node.there for node in gpu.nodes):
         return None
-    if not asked and not (shell.container is not None and gpu_required(facts)):
+    # Inside, /proc shows the module of the host, whether the container may use it or not.
+    if not inside and gpu.kernel_driver is not None:
+        return None
+    if not asked and not (inside and gpu_required(facts)):
         return None
     if on_gpu(facts) or gpu.engine_devices:
         return None
@@ -30,18 +40,20 @@ def container(facts: Facts) -> Judgement:
         "no driver library and no device of NVIDIA's is in this container"
         + (f", though {CONTAINER_VARIABLE} asks for {wished}" if asked else ""),
         "the host's driver, handed in by NVIDIA's container toolkit",
-        Remedy(
-            "set the toolkit up on the host, and start the container with --gpus all",
-            ("sudo nvidia-ctk runtime configure --runtime=docker", "sudo systemctl restart docker"),
-        ),
+        HAND_IN,
         subject=shell.container or "container",
         severity=severity(facts),
     )
 
 
+def cards_on_the_bus(facts: Facts) -> int:
+    """Those that this system may use: inside a container the bus is the host's, and says nothing of it."""
+    return 0 if facts.shell.container is not None else facts.gpu.pci or 0
+
+
 def no_driver(facts: Facts) -> Judgement:
     gpu = facts.gpu
-    cards = gpu.pci or 0
+    cards = cards_on_the_bus(facts)
     if gpu.state == "absent":
         loaded = gpu.driver is not None
         if loaded and cards:
@@ -60,12 +72,25 @@ def no_driver(facts: Facts) -> Judgement:
     return Finding(
         observed,
         f"NVIDIA's driver {LEAST_DRIVER} or newer, loaded",
-        Remedy(
-            "install the driver of your distribution and load it; without a GPU take the profile `cpu`",
-            ("sudo modprobe nvidia", "nvidia-smi", "llmctl init --dry-run"),
-        ),
+        install_driver(facts),
         tuple(sorted(f"kernel module {name} is loaded" for name in gpu.modules)),
-        severity=severity(facts),
+        # Whoever wants no GPU may do without the driver on purpose: nouveau, a card that a virtual machine has.
+        severity="error" if gpu_required(facts) else "info",
+    )
+
+
+def install_driver(facts: Facts) -> Remedy:
+    if facts.shell.container is not None:
+        return HAND_IN
+    if facts.shell.wsl:
+        return Remedy(
+            "install NVIDIA's driver on Windows, which WSL2 takes it from, and none here; without a GPU take the "
+            "profile `cpu`",
+            (WSL_RESTART, "nvidia-smi", "llmctl init --dry-run"),
+        )
+    return Remedy(
+        "install the driver of your distribution and load it; without a GPU take the profile `cpu`",
+        ("sudo modprobe nvidia", "nvidia-smi", "llmctl init --dry-run"),
     )
 
 
@@ -83,19 +108,34 @@ def mismatch(facts: Facts) -> Judgement:
     return Finding(
         "the driver's library and its kernel module are of different versions: no new program gets the GPU",
         "one version of both",
-        Remedy(
-            "an upgrade has changed the files while the old module was loaded: reboot, or end all that uses the GPU "
-            "and load the modules anew",
-            ("sudo reboot",),
-        ),
+        one_version(facts),
         tuple(evidence),
         severity=severity(facts),
     )
 
 
+def one_version(facts: Facts) -> Remedy:
+    if facts.shell.wsl:
+        return Remedy(
+            "WSL2 takes the driver from Windows: remove a driver that was installed here, and start WSL anew",
+            (WSL_RESTART, "nvidia-smi"),
+        )
+    if facts.shell.container is not None:
+        return Remedy(
+            "the library in this container is not the host's: make the container anew, and reboot the host if it is "
+            "still so",
+            ("nvidia-smi", "sudo reboot"),
+        )
+    return Remedy(
+        "an upgrade has changed the files while the old module was loaded: reboot, or end all that uses the GPU and "
+        "load the modules anew",
+        ("sudo reboot",),
+    )
+
+
 def too_old(facts: Facts) -> Judgement:
     gpu = facts.gpu
-    version = gpu.driver or gpu.kernel_driver
+    version = gpu.driver or (None if facts.shell.container is not None else gpu.kernel_driver)
     if version is None or not version.partition(".")[0].isdigit():
         return log_says_too_old(facts)
     major = int(version.partition(".")[0])
@@ -112,39 +152,46 @@ def too_old(facts: Facts) -> Judgement:
         if (old and old[0].compute_capability)
         else ""
     )
-    return Finding(f"driver {version}", f"{least} or newer{why}", upgrade_driver(), severity=severity(facts))
+    return Finding(f"driver {version}", f"{least} or newer{why}", upgrade_driver(facts), severity=severity(facts))
 
 
 def log_says_too_old(facts: Facts) -> Judgement:
     try:
-        line = facts.log.driver_too_old or facts.log.device_skipped
+        log = facts.log
     except NotGathered:
         return None
+    # Beside a card that serves, the one that was left out is an old one of the display.
+    serves = bool(log.gpus) or on_gpu(facts)
+    line = log.driver_too_old or (None if serves else log.device_skipped)
     if line is None:
         return None
     return Finding(
         "the engine's log says that driver or card are too old for it",
         f"driver {LEAST_DRIVER} or newer ({LEAST_FOR_OLD_CARDS} for compute capability 5.0 to 6.2)",
-        upgrade_driver(),
+        upgrade_driver(facts),
         (line.text,),
         severity=severity(facts),
     )
 
 
-def upgrade_driver() -> Remedy:
+def upgrade_driver(facts: Facts) -> Remedy:
+    if facts.shell.wsl:
+        return Remedy(
+            "install a newer driver on Windows, which WSL2 takes it from, and none here", ("nvidia-smi", WSL_RESTART)
+        )
     return Remedy("install a newer driver from your distribution, and reboot", ("nvidia-smi", "sudo reboot"))
 
 
 def lost(facts: Facts) -> Judgement:
     gpu = facts.gpu
     fallen = [xid for xid in gpu.xids or () if xid.code == FALLEN_OFF_THE_BUS]
-    missing = (gpu.pci or 0) > len(gpu.cards)
+    cards = cards_on_the_bus(facts)
     if gpu.state == "lost":
         observed = gpu.words
-    elif gpu.state == "absent" and gpu.driver is not None and gpu.pci:
-        observed = f"the driver shows none of the {gpu.pci} cards on the PCI bus"
-    elif gpu.state == "fine" and fallen and missing:
-        observed = f"the driver shows {len(gpu.cards)} of {gpu.pci} cards, and one has fallen off the bus"
+    elif gpu.state == "absent" and gpu.driver is not None and cards:
+        observed = f"the driver shows none of the {cards} cards on the PCI bus"
+    elif gpu.state == "fine" and fallen and cards > len(gpu.cards):
+        observed = f"the driver shows {len(gpu.cards)} of {cards} cards, and one has fallen off the bus"
     else:
         return None
     return Finding(
@@ -152,7 +199,7 @@ def lost(facts: Facts) -> Judgement:
         "every card answers",
         Remedy(
             "a lost GPU comes back with a reboot; where it happens again, look at power, slot, riser and heat",
-            ("sudo dmesg --level=err,warn", "sudo reboot"),
+            ("sudo dmesg --level=err,warn", WSL_RESTART if facts.shell.wsl else "sudo reboot"),
         ),
         tuple(f"{xid.line} ({meaning(xid.code).words})" for xid in (gpu.xids or ())[-LAST:]),
         severity=severity(facts),

@@ -30,7 +30,7 @@ MEANINGS = {
     74: Meaning("an error of NVLink between two cards"),
     79: Meaning("the GPU has fallen off the bus: power, slot, riser or heat"),
     92: Meaning("many ECC errors of one bit"),
-    94: Meaning("an ECC error that only one program met", True),
+    94: Meaning("an ECC error in the card's memory that was kept to one program, which was ended"),
     95: Meaning("an ECC error that may have spoiled the work of every program"),
     109: Meaning("a program's turn on the card did not end in time", True),
     119: Meaning("the card's system processor (GSP) did not answer the driver in time"),

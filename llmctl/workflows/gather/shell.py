@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 PREFIXES = ("OLLAMA_", "LLAMA_", "GGML_", "CUDA_", "HIP_", "ROCR_", "NVIDIA_", "LLMCTL_")
 NAMES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "PATH", "LD_LIBRARY_PATH", "HOME"})
 
+MARKERS = (
+    (Path("/run/systemd/container"), ""),
+    (Path("/.dockerenv"), "docker"),
+    (Path("/run/.containerenv"), "podman"),
+    (Path("/run/secrets/kubernetes.io/serviceaccount"), "Kubernetes"),
+    (Path("/var/run/secrets/kubernetes.io/serviceaccount"), "Kubernetes"),
+)
+
 
 def gather(given: Given) -> ShellFacts:
     return ShellFacts(
@@ -47,9 +55,9 @@ def group_name(number: int) -> str:
 
 
 def container() -> str | None:
-    """What says that this is a container: systemd's file (systemd.exec(5), /run/systemd/container), or docker's."""
-    for path, name in ((Path("/run/systemd/container"), None), (Path("/.dockerenv"), "docker")):
+    """What says that this is a container: the file of systemd (systemd.exec(5)), docker, podman or Kubernetes."""
+    for path, name in MARKERS:
         with suppress(OSError):
-            text = path.read_text().strip()
-            return name or text or "a container"
+            text = "" if path.is_dir() else path.read_text()
+            return name or text.strip() or "a container"
     return None
