@@ -62,7 +62,8 @@ def down_lines(result: DownResult, _: int) -> list[str]:
 def status_lines(status: Status, width: int) -> list[str]:
     if status.state == "stopped":
         told = service_rows(status.service) if status.service else []
-        return ["stopped", *([status.note] if status.note else []), *pairs(told, width), "start it: llmctl up"]
+        sudo = "sudo " if status.service and status.service.scope == "system" else ""
+        return ["stopped", *([status.note] if status.note else []), *pairs(told, width), f"start it: {sudo}llmctl up"]
     rows = [
         ("state", f"running for {duration(status.uptime_seconds)}" if status.uptime_seconds else "running"),
         ("owner", OWNERS.get(status.owner or "", UNKNOWN) + (f", pid {status.pid}" if status.pid else "")),

@@ -38,6 +38,11 @@ class Paths:
         return self.state / "logs"
 
     @property
+    def llmctl(self) -> str:
+        """How a person calls llmctl with the rights that these folders need."""
+        return "sudo llmctl" if self == SYSTEM else "llmctl"
+
+    @property
     def server_log(self) -> Path:
         """What the engine writes to stdout and stderr, when llmctl started it."""
         return self.logs / "server.log"

@@ -16,7 +16,6 @@ from llmctl.core.guard.judge import judge
 from llmctl.core.guard.watch import watch
 from llmctl.errors import ConsentNeeded, LlmctlError, Refused
 from llmctl.system.guard_note import ModelNote
-from llmctl.system.paths import SYSTEM
 from llmctl.workflows.findings import QUIET, WORST, Found, as_found, as_found_of, status_words
 from llmctl.workflows.looking import Lookout
 from llmctl.workflows.mending import Errands, Mender, Outcome
@@ -143,7 +142,7 @@ class Guard:
             self._stamp, self._own = None, own
             self._know_targets()
             looks = self.lookout.look(slots=True)
-        found = [as_found_of(name, not_pinned(name), Decision(None, degraded=True)) for name in self._missing]
+        found = [as_found_of(name, self._not_pinned(name), Decision(None, degraded=True)) for name in self._missing]
         for model, look in zip(self.lookout.models, looks, strict=True):
             memory = watch(Memory(was_resident=True), model.want, look)
             found.append(as_found(model, judge(model.want, look, memory, self.limits), Decision(None)))
@@ -170,21 +169,20 @@ class Guard:
             self._stamp = stamp
             return
         self._stamp = stamp
-        models, self._missing = targets(self.up.profile, lock, own=self._own is not False, llmctl=self._llmctl)
+        own, llmctl = self._own is not False, self.up.services.server.paths.llmctl
+        models, self._missing = targets(self.up.profile, lock, own=own, llmctl=llmctl, uvm=self.uvm)
         if not models and not self._missing:
             raise Refused(f"{profile.reference} keeps no model resident", "llmctl guard --help")
         self.lookout.models = models
         self.memories = {model.want.name: self.memories.get(model.want.name, Memory()) for model in models}
 
-    @property
-    def _llmctl(self) -> str:
-        """How a person calls it with the rights that it needs here."""
-        return "sudo llmctl" if self.up.services.server.paths == SYSTEM else "llmctl"
-
     def _missing_model(self, name: str) -> Found:
-        finding = not_pinned(name)
+        finding = self._not_pinned(name)
         self._tell(name, finding, Decision(None, degraded=True))
         return as_found_of(name, finding, Decision(None, degraded=True))
+
+    def _not_pinned(self, name: str) -> Finding:
+        return not_pinned(name, self.up.services.server.paths.llmctl)
 
     # One model
 

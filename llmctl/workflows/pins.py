@@ -51,7 +51,7 @@ class Scope:
         """The same run as a command line."""
         options = [("--profile", self.reference), ("--store", self.given)]
         given = [str(word) for option, value in options if value is not None for word in (option, value)]
-        return shlex.join(["llmctl", verb, *self.names, *given])
+        return f"{self.paths.llmctl} {shlex.join([verb, *self.names, *given])}"
 
     def as_root(self, verb: str) -> str:
         """The command that does it with root's rights."""
@@ -165,15 +165,16 @@ def remedy(scope: Scope, found: Verification) -> str:
     """The command that mends what was found: where the files are right, the server has to be told."""
     if found.bad_blobs or found.bad_manifests:
         return scope.command("repair")
-    return f"llmctl down, then llmctl up {scope.profile.reference}"
+    return f"{scope.paths.llmctl} down, then {scope.paths.llmctl} up {scope.profile.reference}"
 
 
 def old_bytes(scope: Scope, found: Verification) -> tuple[str, ...]:
     """What a runner that loaded a blob before has of it, nobody can mend but a new load."""
     bad = {blob.digest for blob in found.bad_blobs}
     weights = {pin.name: pin.weights_digest for pin in scope.pins}
+    llmctl = scope.paths.llmctl
     return tuple(
-        f"{model.name} is loaded: its runner keeps the bytes that it read, until llmctl down and then llmctl up"
+        f"{model.name} is loaded: its runner keeps the bytes that it read, until {llmctl} down and then {llmctl} up"
         for model in found.models
         if model.loaded and weights[model.name] in bad
     )

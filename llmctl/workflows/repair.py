@@ -14,7 +14,6 @@ from llmctl.library import repair as repairing
 from llmctl.library.obtain import CONSENT_BYTES
 from llmctl.library.remade import Maker
 from llmctl.library.repair import Mending
-from llmctl.system.paths import SYSTEM
 from llmctl.system.verified import Verified
 from llmctl.workflows.pins import checked, old_bytes, remedy, require_rights
 
@@ -81,7 +80,9 @@ def repair(
 
 def maker(scope: Scope, environ: Mapping[str, str], progress: Progress) -> Maker:
     version = scope.place.running.version if scope.place.running else ""
-    return Maker(scope.client, version, scope.paths, environ, progress, f"llmctl up {scope.profile.reference}")
+    return Maker(
+        scope.client, version, scope.paths, environ, progress, f"{scope.paths.llmctl} up {scope.profile.reference}"
+    )
 
 
 def ask(scope: Scope, found: Verification, needed: Need, consent: Consent) -> None:
@@ -140,8 +141,7 @@ def weights_replaced(scope: Scope, before: Verification, after: Verification) ->
 
 def start_anew(scope: Scope, running: Running) -> str:
     """Ollama 0.34.0 reads the head of a file once: what it found to be damaged it refuses until it ends."""
-    command = "sudo llmctl" if scope.paths == SYSTEM else "llmctl"
-    how = f"{command} down, then {command} up starts it anew"
+    how = f"{scope.paths.llmctl} down, then {scope.paths.llmctl} up starts it anew"
     if running.owner == "foreign":
         how = "start it anew, the way it was started"
     return f"the server at {running.base_url} remembers what it read of the old weights: {how}"

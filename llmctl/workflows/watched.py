@@ -62,16 +62,19 @@ def written(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def targets(profile: Profile, lock: Lock, *, own: bool, llmctl: str = "llmctl") -> tuple[list[Watched], list[str]]:
+def targets(
+    profile: Profile, lock: Lock, *, own: bool, llmctl: str = "llmctl", uvm: bool = False
+) -> tuple[list[Watched], list[str]]:
     """The resident models that are pinned, and the names of those that are not. `own`: the server has the profile's
-    context in its environment; another one's alias carries it. `llmctl` is the command that has the rights."""
+    context in its environment; another one's alias carries it. `llmctl` is the command that has the rights, and
+    `uvm` says that root's unit is there."""
     watched, missing = [], []
     for spec in profile.resident:
         pin = lock.pin(spec.name)
         if pin is None:
             missing.append(spec.name)
         else:
-            watched.append(Watched(replace(want(profile, spec, pin, own), llmctl=llmctl)))
+            watched.append(Watched(replace(want(profile, spec, pin, own), llmctl=llmctl, uvm=uvm)))
     return watched, missing
 
 
@@ -88,6 +91,6 @@ def want(profile: Profile, spec: ModelSpec, pin: Pin, own: bool) -> Want:
     )
 
 
-def not_pinned(name: str) -> Finding:
+def not_pinned(name: str, llmctl: str) -> Finding:
     words = f"{name} is not pinned yet, so there is nothing to keep"
-    return Finding("degraded", words, "a pin in the lock", "none", remedy="llmctl up gets it and pins it")
+    return Finding("degraded", words, "a pin in the lock", "none", remedy=f"{llmctl} up gets it and pins it")

@@ -83,7 +83,8 @@ class Limits:
 @dataclass(frozen=True)
 class Want:
     """What must be resident. `digests` are manifests that stand for the weights, 64 hex digits each; `context` is
-    tokens per slot; `llmctl` is the command that has the rights to mend it."""
+    tokens per slot; `llmctl` is the command that has the rights to mend it; `uvm`: root's unit that loads nvidia_uvm
+    anew is there."""
 
     name: str
     alias: str
@@ -92,6 +93,7 @@ class Want:
     context: int
     require: Require
     llmctl: str = "llmctl"
+    uvm: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from llmctl.core.guard.facts import (
     Loaded,
     Look,
     Memory,
-    Owner,
     Reason,
     Step,
     Want,
@@ -39,11 +38,7 @@ PLACES = {
     "cpu": "in host memory",
     "unknown": "where nothing tells",
 }
-SERVER_REMEDIES: dict[Owner, str] = {
-    "llmctl": "llmctl logs tells why it ended; llmctl up starts it",
-    "systemd": "systemctl status llmctl-engine.service tells why",
-    "foreign": "llmctl did not start this server and does not signal it: start it the way it was started",
-}
+FOREIGN_REMEDY = "llmctl did not start this server and does not signal it: start it the way it was started"
 
 
 def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
@@ -51,7 +46,7 @@ def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
     if look.pause is not None:
         return Finding(look.pause.reason, look.pause.words)
     if look.server != "answers":
-        return _no_answer(look, memory, limits)
+        return _no_answer(want, look, memory, limits)
     if want.require != "none" and look.gpu in {"lost", "mismatch", "absent"}:
         return _no_gpu(look)
     entry = entry_of(want, look)
@@ -70,18 +65,18 @@ def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
     return _there(want, look, memory, limits, entry)
 
 
-def _no_answer(look: Look, memory: Memory, limits: Limits) -> Finding:
+def _no_answer(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
     expected = "a server that answers"
+    own = f"{want.llmctl} logs tells why; {want.llmctl} up starts it"
+    remedy = FOREIGN_REMEDY if look.owner == "foreign" else own
     young = look.server_age_seconds is not None and look.server_age_seconds < limits.start_seconds
     if look.server == "absent" and look.unit == "awaiting_gpu":
-        return _awaiting_gpu(look, memory, limits)
+        return _awaiting_gpu(want, look, memory, limits)
     if look.server == "absent" and (look.unit == "starting" or (look.unit == "up" and young)):
         return Finding("loading", look.server_words, expected, "no server yet")
     if look.server in {"absent", "stranger"}:
         steps = REVIVE if look.owner == "llmctl" and look.server == "absent" else ()
-        return Finding(
-            "not_running", look.server_words, expected, look.server_words, steps, SERVER_REMEDIES[look.owner]
-        )
+        return Finding("not_running", look.server_words, expected, look.server_words, steps, remedy)
     quiet = elapsed(memory.server_quiet_since, look)
     stopped = look.server_state in {"T", "t"}
     if young and not stopped:
@@ -89,16 +84,19 @@ def _no_answer(look: Look, memory: Memory, limits: Limits) -> Finding:
     if quiet < limits.patience_seconds:
         return Finding("busy", f"the server has not answered for {quiet:.0f} s", expected, "no answer yet")
     words = f"the server has not answered for {quiet:.0f} s and uses no CPU time"
-    return Finding("stuck", words, expected, "stopped" if stopped else "silent", REVIVE, SERVER_REMEDIES[look.owner])
+    return Finding("stuck", words, expected, "stopped" if stopped else "silent", REVIVE, remedy)
 
 
-def _awaiting_gpu(look: Look, memory: Memory, limits: Limits) -> Finding:
+def _awaiting_gpu(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
     """A GPU may come late at boot. One that does not come is not there for CUDA: after a resume nvidia_uvm may be what
     is broken, which NVML does not see (ollama issue 5464)."""
     expected = "a GPU that the engine names"
     if elapsed(memory.gpu_awaited_since, look) < limits.start_seconds:
         return Finding("loading", look.server_words, expected, "none yet")
-    remedy = "llmctl doctor gpu says what is missing; install-service --reset-uvm lets the guard load nvidia_uvm anew"
+    remedy = "llmctl doctor gpu says what is missing"
+    if want.llmctl.startswith("sudo ") and not want.uvm:
+        # Only the service of the whole machine has root's unit for it.
+        remedy += f"; {want.llmctl} install-service --reset-uvm lets the guard load nvidia_uvm anew"
     return Finding("gpu_lost", look.server_words, expected, "none", AWAKEN, remedy)
 
 
@@ -267,7 +265,7 @@ def _fallen(want: Want, look: Look, memory: Memory, proof: Proof) -> Finding | N
     steps = TO_THE_GPU if idle(look, memory) else ()
     if proof.verdict == "refuted" and proof.place in {"cpu", "partial"}:
         reason: Reason = "on_cpu" if proof.place == "cpu" else "partial"
-        remedy = "llmctl fit tells whether it fits; llmctl logs tells what the engine found"
+        remedy = f"llmctl fit tells whether it fits; {want.llmctl} logs tells what the engine found"
         return Finding(reason, words, expected, PLACES[proof.place], steps, remedy, proof)
     remedy = "let this user read the engine's log, or use a server that llmctl started"
     return Finding("degraded", words, expected, "nothing tells where it lies", (), remedy, proof)
