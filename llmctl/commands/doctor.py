@@ -71,8 +71,11 @@ def doctor(
 
     env: Env = ctx.obj
     out = Output(env, json)
-    if json and markdown:
-        raise UsageError("--json and --markdown exclude each other", "llmctl doctor --help")
+    require_one(json=json, markdown=markdown)
+    require_one(list=list_checks, explain=explain, watch=watch, fix=fix)
+    require_one(list=list_checks, explain=explain, watch=watch, bundle=bundle is not None)
+    require_one(list=list_checks, explain=explain, watch=watch, deep=deep)
+    require_one(list=list_checks, explain=explain, watch=watch, markdown=markdown)
     checks = catalogue.chosen(tuple(names or ()), deep=deep or list_checks)
     if list_checks:
         return show_list(out, checks)
@@ -81,14 +84,22 @@ def doctor(
     made = given(env, profile)
     if watch:
         keep_watching(out, made, checks)
-    found = examined(out, made, checks, deep=deep or any(check.deep for check in checks), bundle=bundle)
+    deep = deep or any(check.deep for check in checks)
+    found = examined(out, made, checks, deep=deep, bundle=bundle)
     if fix and found.safe_commands:
-        found = fixed(out, made, checks, found, yes)
+        found = fixed(out, made, checks, found, yes, deep=deep)
     from llmctl.output import doctor as lines
 
     out.show(found, lines.markdown_lines if markdown else lines.report_lines)
     bad = found.verdict == "errors" or (strict and found.verdict == "warnings")
     return ExitCode.NO if bad else ExitCode.OK
+
+
+def require_one(**options: bool) -> None:
+    """UsageError where two of these options are given."""
+    given_ones = [f"--{name}" for name, value in options.items() if value]
+    if len(given_ones) > 1:
+        raise UsageError(f"{' and '.join(given_ones)} exclude each other", "llmctl doctor --help")
 
 
 def given(env: Env, profile: str | None) -> Given:
@@ -128,13 +139,13 @@ def examined(out: Output, made: Given, checks: tuple[Check, ...], *, deep: bool,
     return report
 
 
-def fixed(out: Output, made: Given, checks: tuple[Check, ...], found: Report, yes: bool) -> Report:
+def fixed(out: Output, made: Given, checks: tuple[Check, ...], found: Report, yes: bool, *, deep: bool) -> Report:
     from llmctl.workflows import doctor as work
 
     question = "run these: " + "; ".join(found.safe_commands) + "."
     with out.progress() as progress:
         out.consent(yes)(question)
-        return work.fix(made, checks, found, progress)
+        return work.fix(made, checks, found, progress, deep=deep)
 
 
 def show_list(out: Output, checks: tuple[Check, ...]) -> ExitCode:

@@ -11,24 +11,31 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmctl.core.proxy import has_password, without_credentials
+
 REMOVED = "[removed]"
 # Accounts that every machine has, or that an installer makes: they name nobody.
 COMMON_USERS = frozenset({"root", "nobody", "llmctl", "ollama", "daemon"})
 SECRET_NAME = re.compile(r"key|token|secret|pass|auth|cookie|credential|bearer", re.IGNORECASE)
 USER_FIELDS = frozenset({"user", "owner"})
 COMMAND_FIELDS = frozenset({"command", "argv", "runner_argv", "program"})
+# Of an IPv6 address; `::1` is this machine.
+GROUP = "[0-9a-f]{1,4}"
 PATTERNS = (
-    # user:password@ and token@ of an address
-    (re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE), rf"\g<scheme>{REMOVED}@"),
     (re.compile(r"(?P<name>--?[\w-]*(?:key|token|secret|pass)[\w-]*[= ])\S+", re.IGNORECASE), rf"\g<name>{REMOVED}"),
     (re.compile(r"(?P<name>\b\w*(?:KEY|TOKEN|SECRET|PASSWORD)\w*=)\S+"), rf"\g<name>{REMOVED}"),
     (re.compile(r"(?P<name>\b(?:Bearer|Basic) )\S+", re.IGNORECASE), rf"\g<name>{REMOVED}"),
     # Keys by their usual beginnings; a digest (64 hex digits) names a model and stays.
-    (re.compile(r"\b(?:sk|pk|hf|ghp|gho|xox[a-z]|llmctl)[-_][A-Za-z0-9_-]{12,}"), REMOVED),
+    (re.compile(r"\b(?:sk|pk|hf|gsk|gh[a-z]|github_pat|glpat|xox[a-z]|llmctl)[-_][A-Za-z0-9_-]{12,}"), REMOVED),
+    (re.compile(r"\bAIza[A-Za-z0-9_-]{20,}"), REMOVED),
     # NVML's UUIDs of cards and MIG devices, and MAC addresses
     (re.compile(r"\b(?:GPU|MIG)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE), REMOVED),
     (re.compile(r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b", re.IGNORECASE), REMOVED),
     (re.compile(r"\b(?!127\.|0\.0\.0\.0\b)\d{1,3}(?:\.\d{1,3}){3}\b"), "[address]"),
+    (
+        re.compile(rf"(?<![\w:])(?:(?:{GROUP}:){{7}}{GROUP}|(?:{GROUP}:){{1,6}}(?::{GROUP})+)(?![\w:])", re.I),
+        "[address]",
+    ),
 )
 
 
@@ -45,9 +52,7 @@ def redacted(value: Any, names: Names, field: str = "") -> Any:
     """The same data without what must not leave the machine."""
     if isinstance(value, Mapping):
         return {
-            text(str(key), names): REMOVED
-            if SECRET_NAME.search(str(key)) and isinstance(item, str) and item
-            else redacted(item, names, str(key))
+            text(str(key), names): REMOVED if is_secret(str(key), item) else redacted(item, names, str(key))
             for key, item in value.items()
         }
     if field in COMMAND_FIELDS and not isinstance(value, Mapping):
@@ -61,6 +66,13 @@ def redacted(value: Any, names: Names, field: str = "") -> Any:
     return value
 
 
+def is_secret(name: str, value: Any) -> bool:
+    """Whether a field's name says that its text is a secret, or it is a proxy that has one."""
+    return (
+        isinstance(value, str) and value != "" and (SECRET_NAME.search(name) is not None or has_password(name, value))
+    )
+
+
 def _program(value: Any, names: Names) -> Any:
     """Of a command line only the program: what follows may be anybody's."""
     words = value.split() if isinstance(value, str) else list(value or ())
@@ -71,6 +83,7 @@ def _program(value: Any, names: Names) -> Any:
 
 def text(given: str, names: Names) -> str:
     """A text without secrets and names."""
+    given = without_credentials(given, REMOVED)
     for pattern, instead in PATTERNS:
         given = pattern.sub(instead, given)
     for home, instead in sorted(names.homes.items(), key=lambda pair: -len(pair[0])):

@@ -78,7 +78,10 @@ def alone(what: str, unit: tuple[str, ...] | None, shell: tuple[str, ...] | None
         return None
     its = tuple(one for one in unit if one not in shell)
     mine = tuple(one for one in shell if one not in unit)
-    return Difference(what, joined(its) or None, joined(mine) or None, matters=True)
+    # A card of NVIDIA's is used through its own files; those of /dev/dri beside them are for screens.
+    nvidia = any("/nvidia" in one for one in (*unit, *shell))
+    matters = not (nvidia and all("/renderD" in one for one in (*its, *mine)))
+    return Difference(what, joined(its) or None, joined(mine) or None, matters)
 
 
 def of_variables(its: Variables, mine: Mapping[str, str]) -> Iterator[Difference]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import platform
 import pwd
 import socket
 import tarfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,7 +40,10 @@ class Written:
 
 def names() -> Names:
     """What names this machine and the people on it."""
-    people = [entry for entry in pwd.getpwall() if entry.pw_uid == 0 or 1000 <= entry.pw_uid < 60000]
+    people = [entry for entry in pwd.getpwall() if entry.pw_uid == 0 or entry.pw_uid >= 1000]
+    with suppress(KeyError):
+        # A directory service need not list whom it knows.
+        people.append(pwd.getpwuid(os.geteuid()))
     homes = {entry.pw_dir: "~" for entry in people}
     homes[str(Path("~").expanduser())] = "~"
     return Names(socket.gethostname(), tuple(entry.pw_name for entry in people), homes)

@@ -83,7 +83,10 @@ def look(given: Given, checks: Sequence[Check], *, deep: bool) -> tuple[Report, 
     began = time.monotonic()
     facts = gather(given, deep=deep)
     named = {check.id for check in checks}
-    outcomes = [one for one in examine(with_causes(checks), facts) if one.check.id in named]
+    every = examine(with_causes(checks), facts)
+    # A check that was not looked at because of a cause is no answer without that cause.
+    hidden = {one.why for one in every if one.check.id in named and one.state == "skipped" and one.hides}
+    outcomes = [one for one in every if one.check.id in named | hidden]
     return report(outcomes, time.monotonic() - began), facts
 
 
@@ -127,10 +130,10 @@ def not_known(outcomes: Iterable[Outcome], state: str) -> tuple[NotKnown, ...]:
     return tuple(NotKnown(outcome.check.id, outcome.why) for outcome in outcomes if outcome.state == state)
 
 
-def fix(given: Given, checks: Sequence[Check], first: Report, progress: Progress) -> Report:
+def fix(given: Given, checks: Sequence[Check], first: Report, progress: Progress, *, deep: bool) -> Report:
     """Run the safe remedies of `first`, one after the other, and look again."""
     fixed = tuple(apply(command, given, progress) for command in first.safe_commands)
-    again, _ = look(replace(given), checks, deep=False)
+    again, _ = look(replace(given), checks, deep=deep)
     return replace(again, fixed=fixed)
 
 

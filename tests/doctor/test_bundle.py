@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from llmctl.core.engine_log import telling
 from llmctl.core.redaction import REMOVED, Names, redacted, text
 from tests.doctor.conftest import Patient
 from tests.parts.nvml import NvmlStandin, ScriptedGpu
@@ -71,7 +72,12 @@ NAMES = Names("tower.example.org", ("ann", "root"), {"/home/ann": "~"})
         ("Authorization: Bearer abc.def", f"Authorization: Bearer {REMOVED}"),
         ("--api-key abcdef --port 3", f"--api-key {REMOVED} --port 3"),
         ("MY_TOKEN=abc next", f"MY_TOKEN={REMOVED} next"),
+        ("http://u:pa/ss-word@proxy", f"http://{REMOVED}@proxy"),
+        ("http://u:p@ss@proxy:3128", f"http://{REMOVED}@proxy:3128"),
         ("hf_abcdefghijklmnopqrst", REMOVED),
+        ("glpat-abcdefghijklmnopqrst", REMOVED),
+        ("at 09:21:50 from fe80::1c2d:3e4f and 2001:db8:0:0:0:0:2:1", "at 09:21:50 from [address] and [address]"),
+        ("[::1]:11434", "[::1]:11434"),
         ("from 192.168.1.7 to 127.0.0.1", "from [address] to 127.0.0.1"),
         ("/home/ann/.ollama of ann on tower", "~/.ollama of [user] on [host]"),
         ("root@tower.example.org", "root@[host]"),
@@ -85,16 +91,44 @@ def test_what_is_removed_from_a_text(given: str, wanted: str) -> None:
 
 def test_fields_lose_what_their_name_says() -> None:
     facts = {
-        "environ": {"OLLAMA_API_KEY": "x", "OLLAMA_HOST": "127.0.0.1"},
+        "environ": {"OLLAMA_API_KEY": "x", "OLLAMA_HOST": "127.0.0.1", "https_proxy": "ann:horse@proxy:3128"},
         "user": "ann",
         "owner": "root",
         "command": "python train.py --secret",
         "held_bytes": 5,
     }
     assert redacted(facts, NAMES) == {
-        "environ": {"OLLAMA_API_KEY": REMOVED, "OLLAMA_HOST": "127.0.0.1"},
+        "environ": {"OLLAMA_API_KEY": REMOVED, "OLLAMA_HOST": "127.0.0.1", "https_proxy": REMOVED},
         "user": "[user]",
         "owner": "root",
         "command": "python …",
         "held_bytes": 5,
     }
+
+
+# As a debug log would have them; each holds words for which a line is kept elsewhere.
+PROMPTS = (
+    f'time=2026-11-23T08:00:00Z level=TRACE source=x.go:1 msg=completion prompt="{PROMPT}: discover, out of memory"',
+    f'time=2026-11-23T08:00:00Z level=DEBUG source=x.go:1 msg="Listening on {PROMPT}"',
+    f'time=2026-11-23T08:00:00Z level=INFO source=x.go:1 msg="chat request" prompt="offloaded 1/2 layers {PROMPT}"',
+    f"slot print: {PROMPT} failed to allocate",
+    f"{PROMPT} buffer size = 12 MiB",
+    f'time=2026-11-23T08:00:00Z level=WARN source=x.go:1 msg="odd" text="starting llama-server {PROMPT}"',
+    f"user: [GIN] {PROMPT}",
+)
+
+
+@pytest.mark.parametrize("line", PROMPTS)
+def test_no_line_that_could_hold_a_prompt_is_taken(line: str) -> None:
+    assert list(telling(line)) == []
+
+
+def test_lines_that_tell_how_the_server_runs_are_taken() -> None:
+    lines = [
+        'time=2026-11-23T08:00:00Z level=INFO source=types.go:32 msg="inference compute" id=cpu library=cpu',
+        "load_tensors:          CPU model buffer size =   222.51 MiB",
+        "load_tensors: offloaded 19/19 layers to GPU",
+        "srv         start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 59648",
+        '[GIN] 2026/11/23 - 07:41:17 | 200 |     354.938µs |       127.0.0.1 | POST     "/api/chat"',
+    ]
+    assert list(telling("\n".join(lines))) == lines

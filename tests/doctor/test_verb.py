@@ -26,7 +26,28 @@ def test_the_list_names_every_check_and_looks_at_nothing(patient: Patient) -> No
 def test_a_check_that_is_none_is_refused(patient: Patient) -> None:
     done = patient("doctor", "serv", "--json")
     assert (done.code, done.error["hint"]) == (4, "llmctl doctor --list")
-    assert patient("doctor", "--json", "--markdown").code == 2
+    for two in (["--json", "--markdown"], ["--watch", "--fix"], ["--watch", "--deep"], ["--explain", "--bundle", "x"]):
+        assert patient("doctor", *two).code == 2, two
+
+
+def test_a_named_check_that_a_cause_hides_comes_with_its_cause(patient: Patient) -> None:
+    patient.cli.environ["LLMCTL_ENGINE"] = "/nowhere/ollama"
+    report = patient.report("server", "--profile", patient.profile)
+    assert ids(report) == ["engine.none"]
+
+
+def test_what_was_found_deep_is_looked_at_as_deep_after_a_fix(healthy: Patient) -> None:
+    """The weights are damaged, which only hashing shows, and the server is gone, which is what --fix mends."""
+    digest = healthy("list", "--json").json["models"][0]["weights_digest"]
+    blob = Path(healthy.cli.environ["OLLAMA_MODELS"]) / "blobs" / digest.replace(":", "-")
+    content = bytearray(blob.read_bytes())
+    blob.unlink()
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    assert "store.damaged" in ids(healthy.report("--deep"))
+    done = healthy("doctor", "--deep", "--fix", "--yes", "--json")
+    assert done.code == 5
+    assert "store.damaged" in ids(done.json)
 
 
 def test_errors_are_five_and_a_named_check_is_the_only_one(healthy: Patient) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import Card, GpuProcess
+from llmctl.core.checks.facts.server import ServerProcess
 from llmctl.core.checks.finding import Severity
 from llmctl.core.checks.words import size
 
@@ -53,12 +57,56 @@ def holder(process: GpuProcess) -> str:
     return f"{process.name} (pid {process.pid}{user}) holds {held}"
 
 
-def anew_without(variable: str, facts: Facts) -> tuple[str, ...]:
-    """The commands that start the server again without a variable, as far as this user can be told."""
-    server = facts.server
-    if server.owner == "llmctl" or server.pid is None:
-        return (f"unset {variable}", *((server.down,) if server.pid else ()), server.up)
-    unit = server.process.unit if server.process else None
-    if unit is not None:
-        return (f"sudo systemctl edit {unit}", f"sudo systemctl restart {unit}")
-    return (f"unset {variable}", f"ps -o pid,user,lstart,args -p {server.pid}")
+def systemctl(process: ServerProcess) -> str:
+    """How the manager of a server's unit is called."""
+    return "systemctl --user" if process.scope == "user" else "sudo systemctl"
+
+
+def rights(user: str | None, facts: Facts) -> str:
+    """What a command on a process of this user begins with."""
+    return "sudo " if user != facts.shell.user and facts.shell.uid != 0 else ""
+
+
+def look_at(process: ServerProcess) -> str:
+    if process.unit is not None and process.scope == "system":
+        return f"systemctl status {process.unit}"
+    return f"ps -o pid,user,lstart,args -p {process.pid}"
+
+
+def is_mine(process: ServerProcess, facts: Facts) -> bool:
+    """Whether it is this user's own, and not in a container: nobody is told to end what is another's."""
+    return process.here and process.user in {None, facts.shell.user}
+
+
+def ended_by(process: ServerProcess, facts: Facts) -> str:
+    """The command that ends a server: its unit's where it has one, for that would start it again."""
+    if not is_mine(process, facts):
+        return look_at(process)
+    return f"{systemctl(process)} stop {process.unit}" if process.unit is not None else f"kill {process.pid}"
+
+
+def restarted(facts: Facts, said: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """The commands that start the profile's server anew, by whoever runs it; by hand with the variables in `said`."""
+    server, process = facts.server, facts.server.process
+    if server.owner != "foreign":
+        return (server.down, server.up)
+    if process is None:
+        return ("llmctl status",)
+    if process.unit is not None and (process.scope == "system" or is_mine(process, facts)):
+        return (f"{systemctl(process)} restart {process.unit}", server.up)
+    if not is_mine(process, facts):
+        return (look_at(process),)
+    kept = {name: process.environ[name] for name in ("OLLAMA_HOST", "OLLAMA_MODELS") if name in process.environ}
+    words = [f"{name}={shlex.quote(value)}" for name, value in {**kept, **(said or {})}.items()]
+    return (f"kill {process.pid}", " ".join([*words, "ollama serve"]))
+
+
+def anew_with(facts: Facts, said: Mapping[str, str]) -> tuple[str, ...]:
+    """The commands that start the server with these variables, or without those whose value is empty, which a unit of
+    systemd has in a drop-in. What the profile decides is not set so."""
+    server, process = facts.server, facts.server.process
+    if process is not None and process.unit is not None and server.owner != "llmctl":
+        first, *rest = restarted(facts)
+        if " restart " in first:
+            return (f"{systemctl(process)} edit {process.unit}", first, *rest)
+    return (*(f"unset {name}" for name in said if name in facts.shell.environ), *restarted(facts, said))

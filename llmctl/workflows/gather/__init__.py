@@ -9,6 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+
+# Before Python 3.11 it is not the built-in one.
+from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,7 +75,7 @@ class Given:
         """Another area, when it is there. Raises NotGathered."""
         try:
             found = self._found[name].result(DEADLINE_SECONDS)
-        except TimeoutError:
+        except Late:
             raise NotGathered(f"{name} took longer than {DEADLINE_SECONDS:.0f} s") from None
         if not isinstance(found, kind):
             raise NotGathered(f"{name} is not there")
@@ -143,7 +146,7 @@ def gather(given: Given, areas: Sequence[str] = AREAS, *, deep: bool = False) ->
         limit = DEEP_SECONDS if name == "deep" else DEADLINE_SECONDS
         try:
             found[name] = given._found[name].result(max(0.0, began + limit - time.monotonic()))
-        except TimeoutError:
+        except Late:
             missing[name] = f"{name} took longer than {limit:.0f} s"
         except NotGathered as why:
             missing[name] = str(why)
