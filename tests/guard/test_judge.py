@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -431,3 +432,11 @@ def test_an_engine_that_starts_is_not_degraded_because_loads_were_tried_before()
     assert not decide("qwen", finding, starting, memory, budget, LIMITS, EVERYTHING)[0].degraded
     finding, memory = after(GONE, memory=Memory())
     assert decide("qwen", finding, GONE, memory, budget, LIMITS, EVERYTHING)[0].degraded
+
+
+def test_the_guide_says_how_long_a_gpu_is_waited_for_and_what_is_done_then() -> None:
+    guide = (Path(__file__).parents[2] / "docs/guard.md").read_text()
+    limit = f"{LIMITS.start_seconds:.0f} s ({LIMITS.start_seconds / LIMITS.interval_seconds:.0f} looks) for a GPU"
+    rows = {line.split("|")[1].strip(): line for line in guide.splitlines() if limit in line}
+    assert set(rows) == {"`loading`", "`gpu_lost` too"}
+    assert "--reset-uvm" in rows["`gpu_lost` too"]
