@@ -103,7 +103,8 @@ def look_once(out: Output, made: Guard) -> ExitCode:
     found = tuple(made.once())
     result = GuardResult(made.up.profile.reference, made.lookout.address.url, found)
     out.show(result, guard_lines)
-    if any(model.reason == "not_running" for model in found) and made.lookout.running is None:
+    # Who holds the guard, or has the GPU, has ended the server on purpose.
+    if made.lookout.running is None and not any(model.reason in {"held", "leased"} for model in found):
         return ExitCode.UNREACHABLE
     return ExitCode.OK if result.good else ExitCode.NO
 

@@ -87,7 +87,8 @@ def test_a_model_without_a_pin_is_named_with_the_command_that_gets_it(
     (model,) = document["models"]
     assert (model["model"], model["reason"], model["good"]) == ("some", "degraded", False)
     assert model["remedy"] == "llmctl up gets it and pins it"
-    assert code == 5
+    # No server runs, whatever else is wrong.
+    assert code == 3
     assert not runtime().exists()
 
 
