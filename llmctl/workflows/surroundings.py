@@ -6,57 +6,37 @@ import grp
 import os
 import pwd
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core import unit
 from llmctl.core.surroundings import Surroundings
-from llmctl.system import devices, process
+from llmctl.system import access, devices, process
 
 if TYPE_CHECKING:
     from llmctl.server import Server
     from llmctl.system.systemd import Manager
 
+DEVICES = Path("/dev")
 NODES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm", "dri/renderD*", "kfd")
-READ_WRITE = 0o6
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The effective user of a process and all its groups, by number."""
-
-    user: int
-    groups: frozenset[int]
-
-    def may_open(self, node: os.stat_result) -> bool:
-        """Whether a file's mode lets this one read and write it."""
-        if self.user == 0:
-            return True
-        shift = 6 if node.st_uid == self.user else 3 if node.st_gid in self.groups else 0
-        return node.st_mode >> shift & READ_WRITE == READ_WRITE
 
 
 def of_unit(manager: Manager, pid: int, look_at_gpu: bool) -> Surroundings:
     """What /proc tells of the unit's server, and its log of the GPUs that it found."""
-    who = identity(pid) if pid else None
+    who = access.of_process(pid) if pid else None
     seen = process.read(pid) if pid else None
     if who is None or seen is None:
         return Surroundings(None, None, None, None, None, None)
     program = seen.argv[0] if seen.program == "ollama" else None
     found = found_by_unit(manager) if look_at_gpu else None
-    nodes = tuple(str(path) for path, node in gpu_nodes() if who.may_open(node))
-    return Surroundings(*named(who), seen.environ.get("PATH"), real(program), nodes, found)
+    return Surroundings(*named(who), seen.environ.get("PATH"), real(program), open_nodes(who), found)
 
 
 def of_shell(server: Server, pid: int, look_at_gpu: bool) -> Surroundings:
     found = found_by_shell(server, pid) if look_at_gpu and pid else None
-    who = Identity(os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
+    who = access.myself()
     path = server.environ.get("PATH")
-    # The kernel knows more than the mode: access lists, and what a container takes from root.
-    nodes = tuple(str(each) for each, _ in gpu_nodes() if os.access(each, os.R_OK | os.W_OK, effective_ids=True))
-    return Surroundings(*named(who), path, real(shutil.which("ollama", path=path or "")), nodes, found)
+    return Surroundings(*named(who), path, real(shutil.which("ollama", path=path or "")), open_nodes(who), found)
 
 
 def found_by_shell(server: Server, pid: int) -> tuple[str, ...] | None:
@@ -78,31 +58,27 @@ def found_by_unit(manager: Manager) -> tuple[str, ...] | None:
     return None if found is None else tuple(found)
 
 
-def gpu_nodes() -> Iterator[tuple[Path, os.stat_result]]:
-    for pattern in NODES:
-        for path in sorted(Path("/dev").glob(pattern)):
-            try:
-                yield path, path.stat()
-            except OSError:
-                continue
+def open_nodes(who: access.Identity) -> tuple[str, ...] | None:
+    """The GPUs' device files that `who` may read and write; None where that of one cannot be known."""
+    found = []
+    for path in (each for pattern in NODES for each in sorted(DEVICES.glob(pattern))):
+        try:
+            allowed = access.may(who, path, access.READ | access.WRITE)
+        except OSError:
+            continue
+        if allowed is None:
+            return None
+        if allowed:
+            found.append(str(path))
+    return tuple(found)
 
 
 def real(program: str | None) -> str | None:
     return os.path.realpath(program) if program else None
 
 
-def identity(pid: int) -> Identity | None:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return None
-    said = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-    groups = {int(said["Gid"][1]), *map(int, said.get("Groups", []))}
-    return Identity(int(said["Uid"][1]), frozenset(groups))
-
-
-def named(who: Identity) -> tuple[str, tuple[str, ...]]:
-    return user_name(who.user), tuple(sorted(map(group_name, who.groups)))
+def named(who: access.Identity) -> tuple[str, tuple[str, ...]]:
+    return user_name(who.uid), tuple(sorted(map(group_name, who.groups)))
 
 
 def user_name(number: int) -> str:

@@ -28,6 +28,17 @@ def test_who_differs_is_data_and_what_misleads_matters() -> None:
     ]
 
 
+def test_beside_a_card_of_nvidias_files_for_screens_do_not_matter() -> None:
+    def nodes(*given: str) -> Surroundings:
+        return Surroundings(None, None, None, None, given, None)
+
+    its = Variables({}, complete=True)
+    (found,) = differences(nodes("/dev/nvidia0"), nodes("/dev/nvidia0", "/dev/dri/renderD128"), its, {})
+    assert found == Difference("nodes", None, "/dev/dri/renderD128", matters=False)
+    (found,) = differences(nodes("/dev/kfd"), nodes("/dev/kfd", "/dev/dri/renderD128"), its, {})
+    assert found.matters
+
+
 @pytest.mark.parametrize(
     ("name", "value", "complete", "found"),
     [
