@@ -46,6 +46,12 @@ def test_an_access_list_makes_it_unknown(tmp_path: Path, monkeypatch: pytest.Mon
     assert access.may(Identity(OTHER, frozenset()), tmp_path, READ) is None
 
 
+def test_a_process_of_ones_own_in_other_groups_is_not_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert access.may(access.myself(), tmp_path, READ) is False
+    assert access.may(Identity(os.geteuid(), frozenset({OTHER})), tmp_path, READ) is True
+
+
 def test_what_is_not_there_is_said_so(tmp_path: Path) -> None:
     for who in (access.myself(), Identity(OTHER, frozenset())):
         with pytest.raises(FileNotFoundError):
