@@ -161,8 +161,18 @@ def answered(argv: list[str], env: Env, out: Output) -> int:
         if not out.json:
             raise
         said = {"code": error.code, "message": error.message, "hint": error.hint}
-        out.show({"error": said, **(plain(error.document) or {})}, lambda _, __: [])
+        body = {"error": said, **(plain(error.document) or {})}
+        if is_stream(argv):
+            out.record(body)
+        else:
+            out.show(body, lambda _, __: [])
         return error.exit_code
+
+
+def is_stream(argv: list[str]) -> bool:
+    """Whether these words ask for documents of one line each."""
+    guards = argv[:1] == ["guard"] and not {"--once", "--hold", "--resume"} & {*argv}
+    return guards or (argv[:1] in (["status"], ["doctor"]) and "--watch" in argv)
 
 
 def discard_stdout() -> None:

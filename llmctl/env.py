@@ -112,17 +112,22 @@ class Env:
             self._clients[base_url] = Client(base_url)
         return self._clients[base_url]
 
+    def of_user(self) -> Env:
+        """The same with the user's own folders, whatever service this machine has."""
+        return Env({**self.environ, "LLMCTL_SCOPE": "user"}, self.stdin, self.stdout, self.stderr)
+
     def invoker(self) -> Env:
         """Under sudo: the same with the folders of the person who typed it, to find what is theirs."""
         name = self.environ.get("SUDO_USER")
         if os.geteuid() != 0 or not name or name == "root":
-            return Env({**self.environ, "LLMCTL_SCOPE": "user"}, self.stdin, self.stdout, self.stderr)
+            return self.of_user()
         from llmctl.system.paths import of_home
 
         return Env({**self.environ, **of_home(name)}, self.stdin, self.stdout, self.stderr)
 
-    def require_root(self, verb: str) -> None:
-        """Refused, with the command that may, for who would change the service of the whole machine and is not root.
+    def require_root(self, verb: str, *, beside: bool = False) -> None:
+        """Refused, with the command that may, for who would change the service of the whole machine and is not root;
+        with `beside` also the one that does it for their own folders.
 
         Asked first: a server does for anybody what this user could not even note in its lock afterwards.
         """
@@ -130,8 +135,10 @@ class Env:
 
         from llmctl.workflows.service import require_rights
 
-        mine = self.words[: self.words.index("--")] if "--" in self.words else self.words
-        require_rights(self.server.service, verb, shlex.join(word for word in mine if word != "--json"))
+        # What follows `--` belongs to somebody else, and stays as it is.
+        end = self.words.index("--") if "--" in self.words else len(self.words)
+        typed = (*(word for word in self.words[:end] if word != "--json"), *self.words[end:])
+        require_rights(self.server.service, verb, shlex.join(typed), beside=beside)
 
     def profile(self, ref: str | None) -> Profile:
         return self.find_profile(ref).profile

@@ -75,7 +75,7 @@ def init(
     env: Env = ctx.obj
     out = Output(env, json)
     if not dry_run:
-        env.require_root("init")
+        env.require_root("init", beside=True)
     name, reason = (profile, "as asked") if profile else env.chosen_profile()
     done = write_profile(name, reason, env.paths, force=force, dry_run=dry_run)
     if dry_run and not json:

@@ -232,7 +232,8 @@ def upgrade(
     """
     env: Env = ctx.obj
     out = Output(env, json)
-    env.require_root("engine upgrade")
+    if not dry_run:
+        env.require_root("engine upgrade")
     with out.progress() as progress:
         result = change(env, out, progress, yes).upgrade(version, margin, dry_run=dry_run)
     return show(out, result)
@@ -261,7 +262,8 @@ def rollback(ctx: typer.Context, dry_run: DryRunFlag = False, json: JsonFlag = F
     """
     env: Env = ctx.obj
     out = Output(env, json)
-    env.require_root("engine rollback")
+    if not dry_run:
+        env.require_root("engine rollback")
     with out.progress() as progress:
         result = change(env, out, progress, yes=False).rollback(dry_run=dry_run)
     return show(out, result)

@@ -96,7 +96,8 @@ def of_journal(env: Env, out: Output, service: Installed, follow: bool, number: 
         return ExitCode.OK
     found = tuple(manager.journal(name, number))
     if not found and number:
-        raise NotFound(f"the journal shows this user nothing of {name}", "sudo llmctl logs")
+        hint = "sudo llmctl logs" if service.scope == "system" else manager.shown_status()
+        raise NotFound(f"the journal shows this user nothing of {name}", hint)
     out.show(LogLines(Path("journal"), found), lambda shown, _: list(shown.lines))
     return ExitCode.OK
 

@@ -73,6 +73,8 @@ def install_service(
       sudo llmctl install-service --profile 24gb --import-models copy
     """
     env: Env = ctx.obj
+    if user:
+        env = env.of_user()
     out = Output(env, json)
     if user and (adopt or reset_uvm or import_models or store):
         only = "--adopt, --reset-uvm, --import-models and --store"
@@ -138,6 +140,8 @@ def uninstall_service(
       sudo llmctl uninstall-service
     """
     env: Env = ctx.obj
+    if user:
+        env = env.of_user()
     out = Output(env, json)
     result: ServiceResult
     with out.progress() as progress:

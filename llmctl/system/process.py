@@ -81,6 +81,15 @@ def read(pid: int) -> Process | None:
         return None
 
 
+def program_path(pid: int) -> Path:
+    """The program that a process runs. Of another user's only the name that it was started by can be known."""
+    try:
+        return (PROC / str(pid) / "exe").readlink()
+    except OSError:
+        seen = read(pid)
+        return Path(seen.argv[0] if seen and seen.argv else "")
+
+
 def reap(pid: int) -> None:
     """Collect the exit status of a child of ours, so that it does not stay a zombie."""
     try:

@@ -49,12 +49,14 @@ class ServiceStatus:
     differences: tuple[Difference, ...]
 
 
-def require_rights(service: Installed | None, verb: str, typed: str | None = None) -> None:
+def require_rights(service: Installed | None, verb: str, typed: str | None = None, *, beside: bool = False) -> None:
     """The service of the whole machine is root's to change: its units, models, pins and engines. `typed` is the command
-    line after `llmctl`, where it is another than the verb alone."""
+    line after `llmctl`, where it is another than the verb alone; `beside`: who is not root may do it for themselves."""
     if service is not None and service.scope == "system" and os.geteuid() != 0:
+        command = f"llmctl {typed or verb}"
+        own = f"; as your own: LLMCTL_SCOPE=user {command}" if beside else ""
         raise Refused(
-            f"the service of this machine is root's: {verb} needs root", f"sudo llmctl {typed or verb}", code="not_root"
+            f"the service of this machine is root's: {verb} needs root", f"sudo {command}{own}", code="not_root"
         )
 
 

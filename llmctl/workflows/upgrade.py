@@ -131,7 +131,7 @@ class Change:
                 f"unset {found.CONFIGURED}",
                 code="not_managed",
             )
-        program = Path(f"/proc/{running.pid}/exe").resolve()
+        program = process.program_path(running.pid)
         engine = self.services.engines.store.of_program(program)
         if engine is None:
             raise Refused(
