@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from llmctl.core.checks.facts.gpu import DeviceNode
+from llmctl.system import access
+from llmctl.system.access import Identity
 
 PROC = Path("/proc")
 DEV = Path("/dev")
@@ -19,15 +19,6 @@ NVIDIA = "0x10de"
 DISPLAY = "0x03"
 # "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.10  Thu Jan 23 ..."; the open module: "... for x86_64  570..."
 MODULE_VERSION = re.compile(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)?)\s")
-
-
-@dataclass(frozen=True)
-class Account:
-    """Who opens the files: a user with all groups. `user` is a name for people."""
-
-    user: str
-    uid: int
-    groups: frozenset[int]
 
 
 def module_version() -> str | None:
@@ -62,13 +53,13 @@ def word(path: Path) -> str:
         return ""
 
 
-def nodes(cards: int, account: Account) -> tuple[DeviceNode, ...]:
+def nodes(cards: int, who: Identity) -> tuple[DeviceNode, ...]:
     """The files that CUDA opens: one for each card, the control device, and the one of unified memory."""
     names = [*(f"nvidia{number}" for number in range(cards)), "nvidiactl", "nvidia-uvm"]
-    return tuple(node(DEV / name, account) for name in names)
+    return tuple(node(DEV / name, who) for name in names)
 
 
-def node(path: Path, account: Account) -> DeviceNode:
+def node(path: Path, who: Identity) -> DeviceNode:
     import grp
 
     try:
@@ -81,34 +72,5 @@ def node(path: Path, account: Account) -> DeviceNode:
         group = grp.getgrgid(found.st_gid).gr_name
     except KeyError:
         group = str(found.st_gid)
-    return DeviceNode(str(path), True, f"{stat.S_IMODE(found.st_mode):04o}", group, may_open(found, account))
-
-
-def may_open(found: os.stat_result, account: Account) -> bool:
-    """Whether the mode lets this account read and write; an access list may say more."""
-    if account.uid == 0:
-        return True
-    if found.st_uid == account.uid:
-        bits = found.st_mode >> 6
-    else:
-        bits = found.st_mode >> 3 if found.st_gid in account.groups else found.st_mode
-    return bits & 0o6 == 0o6
-
-
-def account_of(pid: int) -> Account | None:
-    """Who a process runs as, with its groups: proc(5), /proc/PID/status."""
-    import pwd
-
-    try:
-        lines = dict(
-            line.split(":", 1) for line in (PROC / str(pid) / "status").read_text().splitlines() if ":" in line
-        )
-        uid, gid = int(lines["Uid"].split()[1]), int(lines["Gid"].split()[1])
-        groups = frozenset({gid, *map(int, lines["Groups"].split())})
-    except (OSError, ValueError, KeyError, IndexError):
-        return None
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = str(uid)
-    return Account(name, uid, groups)
+    usable = access.may(who, path, access.READ | access.WRITE)
+    return DeviceNode(str(path), True, f"{stat.S_IMODE(found.st_mode):04o}", group, usable)

@@ -263,10 +263,10 @@ def test_a_card_that_slows_down(with_driver: Driven) -> None:
 @provokes("gpu.pcie")
 def test_a_link_below_what_it_can_be(with_driver: Driven) -> None:
     patient, standin = with_driver
-    standin.set(ScriptedGpu(pcie=(4, 4, 4, 16)))
+    standin.set(ScriptedGpu(pcie=(4, 4, 4, 16), utilization=(90, 40)))
     assert "PCIe 4 x4" in found(patient, "gpu.pcie")["observed"]
-    # An idle card sleeps in the first generation; a busy one does not.
-    standin.set(ScriptedGpu(pcie=(1, 16, 4, 16)))
+    # An idle card sleeps in the first generation and may let go of lanes; a busy one does not.
+    standin.set(ScriptedGpu(pcie=(1, 8, 4, 16)))
     assert gpu(patient)["findings"] == []
     standin.set(ScriptedGpu(pcie=(1, 16, 4, 16), utilization=(90, 40)))
     assert "while the card is 90 % busy" in found(patient, "gpu.pcie")["observed"]

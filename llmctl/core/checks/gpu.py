@@ -73,8 +73,8 @@ CHECKS = (
         "The GPU's devices cannot be opened",
         "error",
         "CUDA opens /dev/nvidia0, /dev/nvidiactl and /dev/nvidia-uvm. They are looked at with the rights of the user "
-        "who runs the server; a node that is missing after a boot is made by nvidia-modprobe. A warning where the "
-        "profile requires no GPU.",
+        "who runs the server. After a boot CUDA makes what is missing by nvidia-modprobe when it first starts, so that "
+        "it counts only where the engine, asked, still sees no GPU. A warning where the profile requires no GPU.",
         gpu_driver.device_nodes,
         after=NO_CARD,
     ),
@@ -121,9 +121,9 @@ CHECKS = (
         "gpu.pcie",
         "The GPU's PCIe link is below what it can be",
         "warning",
-        "The link's generation and width beside the most that card and slot can do. An idle card lowers the "
-        "generation, so that counts only while it works; a narrow link is a card that is not well seated, a riser, "
-        "or a shared slot.",
+        "The link's generation and width beside the most that card and slot can do, while the card works: an idle one "
+        "lowers both. A narrow link is a card that is not well seated, a riser, or a shared slot. Eight lanes of "
+        "sixteen are for information: boards with two cards and most laptops give no more.",
         gpu_work.pcie,
         after=NO_CARD,
     ),
@@ -149,7 +149,9 @@ CHECKS = (
         "gpu.competing",
         "Others compute on the GPU",
         "info",
-        "Compute processes beside the engine's own, with user and memory. A warning where the card is busy.",
+        "Compute processes beside the engine's own, with user and memory. A warning where the card is busy and none of "
+        "the engine's lies on it. NVML numbers processes as the host does, so that in a container nobody can say whose "
+        "they are.",
         gpu_work.competing,
         after=NO_CARD,
     ),

@@ -237,8 +237,13 @@ def device_nodes(facts: Facts) -> Judgement:
     gpu = facts.gpu
     if gpu.kernel_driver is None or facts.shell.wsl or facts.shell.container is not None:
         return None
+    if on_gpu(facts):
+        return None
     missing = [node.path for node in gpu.nodes if not node.there]
-    if missing:
+    if missing and not gpu.engine_devices:
+        if gpu.engine_devices is None and gpu.state == "fine":
+            # The first program that starts CUDA makes them, and since the boot there was none.
+            return Unknown(f"{', '.join(missing)}: CUDA makes them when it starts") if gpu_required(facts) else None
         return Finding(
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: CUDA cannot open the card",
             "/dev/nvidia0, /dev/nvidiactl and /dev/nvidia-uvm",
@@ -248,6 +253,9 @@ def device_nodes(facts: Facts) -> Judgement:
         )
     closed = [node for node in gpu.nodes if node.usable is False]
     if not closed:
+        unjudged = [node.path for node in gpu.nodes if node.there and node.usable is None]
+        if unjudged and gpu_required(facts):
+            return Unknown(f"whether {gpu.user} may open {', '.join(unjudged)} only that user's own try would tell")
         return None
     first = closed[0]
     groups = sorted({node.group for node in closed if node.group and node.group != "root"})

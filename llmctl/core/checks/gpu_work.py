@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.fit import ModelFit
 from llmctl.core.checks.facts.gpu import Card, GpuProcess
-from llmctl.core.checks.finding import Finding, Judgement, Remedy
+from llmctl.core.checks.finding import Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.wanted import gpu_required, holder, others, runners
 from llmctl.core.checks.words import MIB, size
 
@@ -21,6 +21,8 @@ WORDS = {
 # At full work a card runs into the maker's own limit: only a limit that was lowered is worth a word.
 LOWERED = 0.9
 BUSY_PERCENT = 10
+# Two cards share the lanes of one, and laptops have no more.
+SHARED_LANES = 8
 # Others that do so much on the card take it from the model.
 COMPETING_PERCENT = 20
 LEAST_BYTES = 64 * MIB
@@ -81,27 +83,30 @@ def pcie(facts: Facts) -> Judgement:
 
 
 def narrow(card: Card) -> Finding | None:
-    """An idle card lowers the generation of its link, never its width."""
+    """Of a card that works: an idle one lowers the generation of its link, and some lower its width."""
     now, most = (card.pcie_generation, card.pcie_width), (card.pcie_generation_most, card.pcie_width_most)
-    thin = card.pcie_width is not None and card.pcie_width_most is not None and card.pcie_width < card.pcie_width_most
-    busy = (card.utilization_percent or 0) >= BUSY_PERCENT
-    slow = (
-        busy
-        and card.pcie_generation is not None
-        and card.pcie_generation_most is not None
-        and card.pcie_generation < card.pcie_generation_most
-    )
-    if not thin and not slow:
+    thin, slow = less(card.pcie_width, card.pcie_width_most), less(card.pcie_generation, card.pcie_generation_most)
+    if (card.utilization_percent or 0) < BUSY_PERCENT or not (thin or slow):
         return None
+    shared = not slow and (card.pcie_width or 0) >= SHARED_LANES
     return Finding(
-        f"the link runs at {link(*now)}" + (f" while the card is {card.utilization_percent} % busy" if slow else ""),
+        f"the link runs at {link(*now)} while the card is {card.utilization_percent} % busy",
         f"{link(*most)}, which card and slot can do",
         Remedy(
-            "power off, seat the card anew, look at riser and slot: loads and offloaded layers are slower by as much",
+            "where the board gives the slot no more there is nothing to mend; else power off, seat the card anew, "
+            "look at riser and slot"
+            if shared
+            else "power off, seat the card anew, look at riser and slot: loads and offloaded layers are slower by as "
+            "much",
             ("nvidia-smi --query --display=PERFORMANCE", "sudo dmesg --level=err,warn"),
         ),
         subject=named(card),
+        severity="info" if shared else None,
     )
+
+
+def less(now: int | None, most: int | None) -> bool:
+    return now is not None and most is not None and now < most
 
 
 def link(generation: int | None, width: int | None) -> str:
@@ -162,10 +167,15 @@ def persistence(facts: Facts) -> Judgement:
 
 def competing(facts: Facts) -> Judgement:
     own = runners(facts)
-    return tuple(
-        contested(card, rivals)
+    found = [
+        (card, rivals)
         for card in facts.gpu.cards
-        if (rivals := [one for one in others(card, facts) if one.pid not in own and computes(one)])
+        if (rivals := [one for one in card.processes if one.pid not in own and computes(one)])
+    ]
+    if found and not facts.gpu.pids_known:
+        return Unknown("NVML numbers processes as the host does, and here they have other numbers")
+    return tuple(
+        contested(card, rivals, shared=any(one.pid in own for one in card.processes)) for card, rivals in found
     )
 
 
@@ -174,13 +184,14 @@ def computes(process: GpuProcess) -> bool:
     return process.kind != "graphics" and (process.held_bytes is None or process.held_bytes >= LEAST_BYTES)
 
 
-def contested(card: Card, rivals: list[GpuProcess]) -> Finding:
+def contested(card: Card, rivals: list[GpuProcess], *, shared: bool) -> Finding:
+    """`shared`: the engine's own process is on the card too, and may be what keeps it busy."""
     held = size(sum(process.held_bytes or 0 for process in rivals))
     busy = card.utilization_percent
     many = f"{len(rivals)} other compute processes hold" if len(rivals) > 1 else "another compute process holds"
     return Finding(
         f"{many} {held} of {size(card.total_bytes)}"
-        + ("" if busy is None else f"; the card is {busy} % busy, with the model's own work"),
+        + ("" if busy is None else f"; the card is {busy} % busy" + (", with the model's own work" if shared else "")),
         "the card for the model alone",
         Remedy(
             "end them, or give way to them for a while: `llmctl yield` unloads the model while a command runs",
@@ -188,7 +199,7 @@ def contested(card: Card, rivals: list[GpuProcess]) -> Finding:
         ),
         tuple(holder(process) for process in rivals),
         named(card),
-        "warning" if (busy or 0) >= COMPETING_PERCENT else None,
+        "warning" if (busy or 0) >= COMPETING_PERCENT and not shared else None,
     )
 
 

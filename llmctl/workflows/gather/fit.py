@@ -52,6 +52,10 @@ def machine_of(given: Given) -> fit.Machine:
     chosen = profile.gpu.devices
     known = learnt.read(given.server.paths.state)
     own = {runner.pid for runner in server.runners if runner.parent == server.pid}
+    if own and gpu.cards and not gpu.pids_known:
+        raise NotGathered(
+            "what this server's runners hold of the GPUs cannot be told here: NVML numbers processes as the host does"
+        )
     version = server.version or DEFAULT_VERSION
 
     def card(seen: Seen) -> Card:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core.address import parse_host
-from llmctl.core.checks.facts import NotGathered
+from llmctl.core.checks import wanted
+from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import GpuFacts
-from llmctl.system import clocks, gpu_detail, gpu_driver, kernel_log, process
+from llmctl.system import access, clocks, gpu_detail, gpu_driver, kernel_log, nvml, process
 from llmctl.workflows.gather.shell import user_name
 
 if TYPE_CHECKING:
     from llmctl.core.checks.facts.server import ServerFacts
-    from llmctl.system.gpu_driver import Account
+    from llmctl.system.access import Identity
     from llmctl.workflows.gather import Given
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -31,8 +31,10 @@ def gather(given: Given) -> GpuFacts:
         raise NotGathered("the server is behind a forwarder: which GPUs are its cannot be seen")
     seen = gpu_detail.look()
     on_bus, module = gpu_driver.cards_on_the_bus(), gpu_driver.module_version()
-    account = account_of(server)
+    who = account_of(server)
     visible, whose, known = visible_devices(given, server)
+    # CUDA makes missing devices when it starts: they are looked at after the engine was asked.
+    devices = engine_devices(given, server)
     here = seen.state != "unknown" or bool(on_bus) or module is not None
     return GpuFacts(
         seen.state,
@@ -42,15 +44,16 @@ def gather(given: Given) -> GpuFacts:
         module,
         seen.cards,
         on_bus,
-        gpu_driver.nodes(len(seen.cards) or on_bus or 0, account),
-        engine_devices(given, server),
+        gpu_driver.nodes(len(seen.cards) or on_bus or 0, who),
+        devices,
         kernel_log.xids(given.environ) if here else (),
         clocks.slept_seconds(),
         gpu_driver.modules(),
         visible,
         whose,
         known,
-        account.user,
+        user_name(who.uid),
+        nvml.on_the_host(),
     )
 
 
@@ -62,13 +65,10 @@ def server_of(given: Given) -> ServerFacts | None:
         return None
 
 
-def account_of(server: ServerFacts | None) -> Account:
+def account_of(server: ServerFacts | None) -> Identity:
     """Who runs the server; where none is seen, who asks."""
-    found = gpu_driver.account_of(server.pid) if server is not None and server.pid else None
-    if found is not None:
-        return found
-    groups = frozenset({os.getegid(), *os.getgroups()})
-    return gpu_driver.Account(user_name(os.geteuid()), os.geteuid(), groups)
+    found = access.of_process(server.pid) if server is not None and server.pid else None
+    return found or access.myself()
 
 
 def visible_devices(given: Given, server: ServerFacts | None) -> tuple[str | None, str, bool]:
@@ -104,12 +104,7 @@ def engine_devices(given: Given, server: ServerFacts | None) -> tuple[str, ...] 
 
 
 def on_gpu(given: Given) -> bool:
-    """Whether every resident model is proved to lie on one."""
     try:
-        resident = given.of_models.resident
+        return wanted.on_gpu(Facts({"models": given.of_models}))
     except Exception:
         return False
-    proofs = [model.proof for model in resident]
-    return bool(proofs) and all(
-        proof is not None and proof.verdict == "proved" and proof.place in {"gpu", "partial"} for proof in proofs
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -212,6 +213,63 @@ def test_only_others_compete_and_a_display_does_not() -> None:
     found = facts(GpuFacts("fine", cards=(more,), xids=()), server=server)
     assert ids(found) == ["gpu.competing"]
     assert outcomes(found)["gpu.competing"].findings[0].evidence == ("python3 (pid 14 of ann) holds an unknown amount",)
+
+
+def test_a_card_that_our_own_model_keeps_busy_is_not_contested() -> None:
+    """A remote desktop computes a little on every card; in a container our own runner goes by another number."""
+    desktop = GpuProcess(20, "gnome-remote-desktop", "me", 130 * MIB, "both")
+    own = GpuProcess(10, "llama-server", "me", 9 * GIB, "compute")
+    runner = Runner(10, "me", 7, (), "S", None, None, "ok", 1.0)
+    server = ServerFacts("http://127.0.0.1:11434", "default", "answers", owner="llmctl", pid=7, runners=(runner,))
+
+    def outcome(*processes: GpuProcess, known: bool = True) -> Outcome:
+        card = Card(0, "RTX", 24 * GIB, GIB, processes=processes, utilization_percent=95)
+        seen = GpuFacts("fine", cards=(card,), xids=(), pids_known=known)
+        return outcomes(facts(seen, server=server))["gpu.competing"]
+
+    for processes, severity in (((own, desktop), "info"), ((desktop,), "warning")):
+        beside = outcome(*processes)
+        assert [beside.severity(finding) for finding in beside.findings] == [severity]
+    assert outcome(GpuProcess(4242, "llama-server", None, 9 * GIB, "compute"), known=False).state == "unknown"
+    assert outcome(known=False).state == "ok"
+
+
+def test_lanes_are_counted_while_the_card_works() -> None:
+    def found(busy: int | None, generation: int, width: int) -> list[str]:
+        card = replace(
+            CARD,
+            utilization_percent=busy,
+            pcie_generation=generation,
+            pcie_generation_most=4,
+            pcie_width=width,
+            pcie_width_most=16,
+        )
+        outcome = outcomes(facts(GpuFacts("fine", cards=(card,), xids=())))["gpu.pcie"]
+        return [outcome.severity(finding) for finding in outcome.findings]
+
+    assert found(0, 1, 8) == found(None, 4, 4) == found(90, 4, 16) == []
+    assert found(90, 4, 8) == ["info"]
+    assert found(90, 1, 8) == found(90, 4, 4) == found(90, 1, 16) == ["warning"]
+
+
+def test_a_device_that_cuda_makes_when_it_starts() -> None:
+    """After a boot /dev/nvidia-uvm is missing until the first program of CUDA."""
+    nodes = (DeviceNode("/dev/nvidia0", True, "0666", "root", True), DeviceNode("/dev/nvidia-uvm", False))
+    seen = GpuFacts("fine", kernel_driver="570.86.10", cards=(CARD,), nodes=nodes, xids=())
+
+    def state(devices: tuple[str, ...] | None, require: Require = "full", **areas: Any) -> str:
+        return outcomes(facts(replace(seen, engine_devices=devices), require, **areas))["gpu.device-nodes"].state
+
+    assert state(("CUDA0",)) == "ok"
+    assert state(()) == "found"
+    assert state((), models=resident("gpu")) == "ok"
+    assert (state(None), state(None, "none")) == ("unknown", "ok")
+    closed = replace(seen, nodes=(replace(nodes[0], usable=False), replace(nodes[1], there=True)))
+    assert ids(facts(closed)) == ["gpu.device-nodes"]
+    assert ids(facts(closed, models=resident("gpu"))) == []
+    # An access list decides, and nobody but that user knows how.
+    listed = replace(closed, nodes=(replace(nodes[0], usable=None), closed.nodes[1]))
+    assert outcomes(facts(listed))["gpu.device-nodes"].state == "unknown"
 
 
 @pytest.mark.parametrize(("held", "told"), [(300 * MIB, False), (800 * MIB, True)])

@@ -83,6 +83,7 @@ class GpuFacts:
     `xids`: of the kernel's log since the boot, None where it may not be read. `slept_seconds`: how long this machine
     slept since its boot. `visible` is CUDA_VISIBLE_DEVICES with whose it is, None where it is not set;
     `visible_known` False: the server's environment is another user's. `user` is who runs the server, or would.
+    `pids_known`: NVML's numbers of processes are the ones that are seen here, as they are not in a container.
     """
 
     state: State
@@ -101,3 +102,4 @@ class GpuFacts:
     visible_of: str = ""
     visible_known: bool = True
     user: str = ""
+    pids_known: bool = True
