@@ -184,8 +184,12 @@ def others(server: Server, chosen: Path, candidates: Iterable[str] = SYSTEM_STOR
 
 
 def as_root(verb: str, store: Path, profile: Profile, paths: Paths) -> str:
-    """The same run with root's rights: sudo knows neither this user's folders nor PATH."""
+    """The same run with root's rights."""
+    return f"{sudo(paths)} {verb} {shlex.join(['--profile', profile.reference, '--store', str(store)])}"
+
+
+def sudo(paths: Paths) -> str:
+    """How this user calls llmctl as root: sudo knows neither their folders nor their PATH."""
     folders = (("LLMCTL_CONFIG_DIR", paths.config), ("LLMCTL_STATE_DIR", paths.state))
     given = " ".join(f"{name}={shlex.quote(str(path))}" for name, path in folders)
-    options = shlex.join(["--profile", profile.reference, "--store", str(store)])
-    return f'sudo env {given} "$(command -v llmctl)" {verb} {options}'
+    return f'sudo env {given} "$(command -v llmctl)"'

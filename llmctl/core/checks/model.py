@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.models import LoadedFacts, ModelsFacts, ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.wanted import restarted
 from llmctl.core.checks.words import names, size
 from llmctl.core.guard.facts import Limits
 from llmctl.core.pin import name_key
@@ -85,12 +86,10 @@ def misplaced(facts: Facts, model: ResidentFacts) -> Finding:
         observed = f"{size(on_gpus)} of {size(whole)} on GPUs ({100 * on_gpus // whole} %), the rest in host memory"
     else:
         observed = "all of it in host memory, nothing on a GPU"
-    server = facts.server
-    commands = ("llmctl fit", server.down, server.up) if server.owner != "foreign" else ("llmctl fit", server.up)
     return Finding(
         observed,
         "all of it on GPUs" if facts.models.require == "full" else "at least a part of it on a GPU",
-        Remedy("see whether it fits, and load it anew once it does", commands),
+        Remedy("see whether it fits, and load it anew once it does", ("llmctl fit", *restarted(facts))),
         (*buffer_words(model), *device_words(facts)),
         model.name,
     )
@@ -123,7 +122,7 @@ def unproved(facts: Facts) -> Judgement:
             "the runner's buffer lines or NVML, which show where it lies",
             Remedy(
                 "let this user read the log, or have llmctl run the server: then its log is llmctl's",
-                ("llmctl status", "sudo llmctl doctor model"),
+                ("llmctl status", f"{facts.server.root} doctor model{facts.server.which}"),
             ),
             subject=model.name,
         )
@@ -187,7 +186,7 @@ def no_token(facts: Facts) -> Judgement:
         f"one token within {slow:.0f} s, from a model that is loaded and idle",
         Remedy(
             "see what the runner says, and start the server anew",
-            ("llmctl logs -n 100", facts.server.down, facts.server.up),
+            ("llmctl logs -n 100", *restarted(facts)),
         ),
         subject=deep.asked or "",
     )

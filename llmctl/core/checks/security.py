@@ -12,6 +12,7 @@ from llmctl.core.checks import cves
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.server_settings import environment, set_anew
+from llmctl.core.checks.wanted import anew_with
 from llmctl.core.checks.words import names
 from llmctl.core.proxy import has_password
 from llmctl.core.serving import Lack, go_bool
@@ -57,25 +58,10 @@ def bound_wide(facts: Facts) -> Judgement:
     return Finding(
         f"port {port} is open at {names(wide)}: whoever reaches it may use, add and delete models",
         "127.0.0.1, with a gateway that asks for a key in front of it",
-        Remedy(f"{where}start it on the loopback only", again(facts, {"OLLAMA_HOST": f"127.0.0.1:{port}"})),
+        Remedy(f"{where}start it on the loopback only", anew_with(facts, {"OLLAMA_HOST": f"127.0.0.1:{port}"})),
         (f"/proc/net/tcp: {', '.join(addresses)}", *([f"OLLAMA_HOST={host}"] if (host := told(facts)) else [])),
         facts.server.url,
     )
-
-
-def again(facts: Facts, wanted: Mapping[str, str]) -> tuple[str, ...]:
-    """The commands that start the server with these variables, or without those whose value is empty."""
-    server, process = facts.server, facts.server.process
-    name = unit.ENGINE if server.owner == "systemd" else process.unit if process else unit.FOREIGN
-    if name is not None and server.owner != "llmctl":
-        systemctl = facts.service.systemctl if server.owner == "systemd" else "sudo systemctl"
-        return (f"{systemctl} edit {name}", f"{systemctl} restart {name}")
-    if server.owner == "llmctl" or process is None:
-        return (*(f"unset {each}" for each in wanted if each in facts.shell.environ), server.down, server.up)
-    sudo = "" if process.user in {None, facts.shell.user} else "sudo "
-    host = {"OLLAMA_HOST": process.environ["OLLAMA_HOST"]} if "OLLAMA_HOST" in process.environ else {}
-    said = " ".join(f"{each}={shlex.quote(value)}" for each, value in {**host, **wanted}.items())
-    return (f"{sudo}kill {process.pid}", f"{said} ollama serve")
 
 
 def told(facts: Facts) -> str:
@@ -93,7 +79,7 @@ def origins(facts: Facts) -> Judgement:
     return Finding(
         f"OLLAMA_ORIGINS has {names(wide)}: every page that somebody here opens in a browser may use this server",
         "the origins of the pages that need it, each by name",
-        Remedy("name those pages, or leave the variable out", again(facts, {"OLLAMA_ORIGINS": ""})),
+        Remedy("name those pages, or leave the variable out", anew_with(facts, {"OLLAMA_ORIGINS": ""})),
         subject="OLLAMA_ORIGINS",
     )
 
@@ -131,7 +117,7 @@ def bodies_logged(facts: Facts) -> Judgement:
         "not set",
         Remedy(
             "take it out, start the server anew, and delete what was written",
-            (*again(facts, {name: "0"}), "ls -d /tmp/ollama-request-logs-*"),
+            (*anew_with(facts, {name: "0"}), "ls -d /tmp/ollama-request-logs-*"),
         ),
         subject=name,
     )
@@ -151,7 +137,10 @@ def in_process(facts: Facts) -> Iterator[Finding]:
             "proxies without a password; llmctl's service keeps one as a credential and stands before the proxy itself",
             Remedy(
                 "have the service hold it, or start the server without it",
-                ("sudo llmctl install-service", *again(facts, dict.fromkeys(hold, ""))),
+                (
+                    f"{facts.server.root} install-service{facts.server.which}",
+                    *anew_with(facts, dict.fromkeys(hold, "")),
+                ),
             ),
             (f"pid {facts.server.pid}",),
             hold[0],

@@ -9,7 +9,7 @@ from llmctl.core.checks import server_processes, server_settings
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.server import ServerFacts, ServerProcess
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.server_processes import ended_by, rights
+from llmctl.core.checks.wanted import ended_by, restarted, rights
 from llmctl.core.checks.words import names
 from llmctl.core.guard.facts import Limits
 from llmctl.errors import UsageError
@@ -104,14 +104,8 @@ def hangs(facts: Facts) -> Judgement:
     else:
         go_on = (f"{rights(process.user, facts)}kill -CONT {process.pid}",) if stopped else ()
         text = "let it go on, or start it anew" if stopped else "start it anew; its log tells what it did last"
-        remedy = Remedy(text, (*go_on, "llmctl logs -n 50", *restarted(process, facts)))
+        remedy = Remedy(text, (*go_on, "llmctl logs -n 50", *restarted(facts)))
     return Finding(server.words, f"an answer of {server.url}/api/version", remedy, subject=server.url)
-
-
-def restarted(process: ServerProcess, facts: Facts) -> tuple[str, ...]:
-    if facts.server.owner == "foreign":
-        return (ended_by(process, facts),)
-    return (facts.server.down, facts.server.up)
 
 
 def two_servers(facts: Facts) -> Judgement:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from itertools import pairwise
 
 from llmctl.core.checks.facts import Facts
-from llmctl.core.checks.facts.server import Runner, ServerProcess
+from llmctl.core.checks.facts.server import Runner
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy
+from llmctl.core.checks.wanted import ended_by, restarted, rights
 from llmctl.core.checks.words import size
 
 OFTEN = 3
@@ -21,18 +21,6 @@ DOWN = (
 )
 
 
-def ended_by(process: ServerProcess, facts: Facts) -> str:
-    """The command that ends a server: its unit's where it has one, for that would start it again."""
-    if process.unit is not None:
-        return f"sudo systemctl stop {process.unit}"
-    return f"{rights(process.user, facts)}kill {process.pid}"
-
-
-def rights(user: str | None, facts: Facts) -> str:
-    """What a command on a process of this user begins with."""
-    return "sudo " if user != facts.shell.user and facts.shell.uid != 0 else ""
-
-
 def version_differs(facts: Facts) -> Judgement:
     server = facts.server
     if server.version is None:
@@ -40,17 +28,15 @@ def version_differs(facts: Facts) -> Judgement:
     profile = facts.profile.profile
     wanted = profile.engine.version if profile is not None else None
     process, found = server.process, []
-    own = server.owner != "foreign"
     if wanted is not None and wanted != server.version:
         remedy = Remedy("start the version that the profile asks for", (server.up,))
         found.append(Finding(f"Ollama {server.version} answers", f"Ollama {wanted}, as the profile asks", remedy))
     if process is not None and process.replaced:
-        commands = (server.down, server.up) if own else (ended_by(process, facts),)
         found.append(
             Finding(
                 f"the running server is Ollama {server.version} of a file that is no longer there: {process.program}",
                 "the program that is on the disk now",
-                Remedy("start it anew, so that it runs what is installed", commands),
+                Remedy("start it anew, so that it runs what is installed", restarted(facts)),
                 subject=f"pid {process.pid}",
             )
         )
@@ -115,7 +101,7 @@ def is_stuck(runner: Runner) -> bool:
 
 
 def stuck(facts: Facts, runner: Runner) -> Finding:
-    server, sudo = facts.server, rights(runner.user, facts)
+    sudo = rights(runner.user, facts)
     if runner.stopped:
         observed = f"llama-server (pid {runner.pid}) is stopped by a signal"
         commands: tuple[str, ...] = (f"{sudo}kill -CONT {runner.pid}",)
@@ -124,9 +110,11 @@ def stuck(facts: Facts, runner: Runner) -> Finding:
         observed = f"llama-server (pid {runner.pid}) does not answer at /health and used no CPU time meanwhile"
         commands = (f"{sudo}kill -9 {runner.pid}",)
         text = "end it: the next request loads the model anew; where it hangs again, look at the kernel's log"
-    more = (server.down, server.up) if server.owner != "foreign" else ()
     return Finding(
-        observed, "a runner that answers within 1 s", Remedy(text, commands + more), subject=f"pid {runner.pid}"
+        observed,
+        "a runner that answers within 1 s",
+        Remedy(text, commands + restarted(facts)),
+        subject=f"pid {runner.pid}",
     )
 
 
@@ -151,14 +139,12 @@ def foreign(facts: Facts) -> Judgement:
     server, process = facts.server, facts.server.process
     if not server.answers or server.owner != "foreign" or process is None or process.unit is not None:
         return None
-    profile = facts.profile.profile
-    which = f" --profile {shlex.quote(profile.reference)}" if profile is not None else ""
     return Finding(
         f"pid {process.pid} of {process.user} is a server that no unit of systemd runs, and llmctl did not start",
         "a server that is started again after a crash and at the next boot",
         Remedy(
             "end it and let llmctl run one as a service; or leave it, and start it yourself when it ends",
-            (ended_by(process, facts), f"llmctl install-service --user{which}"),
+            (ended_by(process, facts), f"llmctl install-service --user{server.which}"),
         ),
         (process.program,),
         f"pid {process.pid}",

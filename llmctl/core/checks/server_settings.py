@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 
 from llmctl.core import serving
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.server_processes import DOWN, ended_by
+from llmctl.core.checks.server_processes import DOWN
+from llmctl.core.checks.wanted import anew_with, restarted
 from llmctl.core.serving import Lack, argument
 
 # Read by Go's ParseBool, and whatever that does not know is true (ollama v0.34.0 envconfig/config.go:177-190).
@@ -55,20 +55,15 @@ def mistaken(facts: Facts, name: str, value: str) -> Finding:
 
 
 def set_anew(facts: Facts, lacks: list[Lack]) -> tuple[str, ...]:
-    """The commands that give the server these settings."""
+    """The commands that give the server these settings, which the profile decides."""
     server, process = facts.server, facts.server.process
+    said = {lack.setting: lack.wanted for lack in lacks}
     if server.owner == "systemd":
-        scope = "" if server.up.startswith("sudo") or facts.shell.uid == 0 else " --user"
-        return (f"{'sudo ' if server.up.startswith('sudo') else ''}llmctl install-service{scope}",)
-    if server.owner != "foreign":
-        unset = tuple(f"unset {lack.setting}" for lack in lacks if lack.setting in facts.shell.environ)
-        return (*unset, server.down, server.up)
-    if process is None or process.unit is not None:
-        return ("sudo llmctl install-service --adopt",)
-    said = " ".join(f"{lack.setting}={shlex.quote(lack.wanted)}" for lack in lacks)
-    host = process.environ.get("OLLAMA_HOST")
-    where = f"OLLAMA_HOST={shlex.quote(host)} " if host else ""
-    return (ended_by(process, facts), f"{where}{said} ollama serve")
+        own = process is not None and process.scope == "user"
+        return (f"{'llmctl' if own else server.root} install-service{' --user' if own else ''}{server.which}",)
+    if server.owner == "foreign" and process is not None and process.unit is not None and process.scope == "system":
+        return (f"{server.root} install-service --adopt{server.which}",)
+    return anew_with(facts, said)
 
 
 def keep_alive(facts: Facts) -> Judgement:
@@ -223,7 +218,7 @@ def negotiated(facts: Facts, model: ResidentFacts, evidence: str, observed: str,
         f"{wanted}, as the profile asks and the server was told",
         Remedy(
             "start the server anew, so that it loads the model with its own settings",
-            (facts.server.down, facts.server.up),
+            restarted(facts),
         ),
         (evidence,),
         model.name,

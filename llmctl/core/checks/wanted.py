@@ -85,28 +85,39 @@ def ended_by(process: ServerProcess, facts: Facts) -> str:
     return f"{systemctl(process)} stop {process.unit}" if process.unit is not None else f"kill {process.pid}"
 
 
-def restarted(facts: Facts, said: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The commands that start the profile's server anew, by whoever runs it; by hand with the variables in `said`."""
+def by_unit(process: ServerProcess | None, facts: Facts) -> bool:
+    """Whether a unit of systemd runs it that this user may change, as themselves or with sudo."""
+    return process is not None and process.unit is not None and (process.scope == "system" or is_mine(process, facts))
+
+
+def restarted(facts: Facts, said: Mapping[str, str] | None = None, between: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The commands that start the profile's server anew, by whoever runs it: a unit, llmctl, or somebody's hand, then
+    with the variables in `said`. `between` are commands for while it is down."""
     server, process = facts.server, facts.server.process
     if server.owner != "foreign":
-        return (server.down, server.up)
+        return (*((server.down,) if server.pid else ()), *between, server.up)
     if process is None:
-        return ("llmctl status",)
-    if process.unit is not None and (process.scope == "system" or is_mine(process, facts)):
-        return (f"{systemctl(process)} restart {process.unit}", server.up)
+        return (*between, "llmctl status")
+    if by_unit(process, facts):
+        with_unit = (f"{systemctl(process)} {{}} {process.unit}").format
+        again = (with_unit("stop"), *between, with_unit("start")) if between else (with_unit("restart"),)
+        return (*again, server.up)
     if not is_mine(process, facts):
-        return (look_at(process),)
+        return (*between, look_at(process))
     kept = {name: process.environ[name] for name in ("OLLAMA_HOST", "OLLAMA_MODELS") if name in process.environ}
-    words = [f"{name}={shlex.quote(value)}" for name, value in {**kept, **(said or {})}.items()]
-    return (f"kill {process.pid}", " ".join([*words, "ollama serve"]))
+    words = [f"{name}={shlex.quote(value)}" for name, value in {**kept, **(said or {})}.items() if value]
+    return (f"kill {process.pid}", *between, " ".join([*words, "ollama serve"]))
 
 
 def anew_with(facts: Facts, said: Mapping[str, str]) -> tuple[str, ...]:
-    """The commands that start the server with these variables, or without those whose value is empty, which a unit of
-    systemd has in a drop-in. What the profile decides is not set so."""
-    server, process = facts.server, facts.server.process
-    if process is not None and process.unit is not None and server.owner != "llmctl":
-        first, *rest = restarted(facts)
-        if " restart " in first:
-            return (f"{systemctl(process)} edit {process.unit}", first, *rest)
-    return (*(f"unset {name}" for name in said if name in facts.shell.environ), *restarted(facts, said))
+    """The commands that start the server with these variables, or without those whose value is empty: what a unit has
+    is edited there. Not for what the profile decides."""
+    process = facts.server.process
+    if facts.server.owner != "llmctl" and process is not None and by_unit(process, facts):
+        return (f"{systemctl(process)} edit {process.unit}", f"{systemctl(process)} restart {process.unit}")
+    unset = (f"unset {name}" for name, value in said.items() if not value or name in facts.shell.environ)
+    return (*unset, *restarted(facts, said))
+
+
+def anew_without(variable: str, facts: Facts) -> tuple[str, ...]:
+    return anew_with(facts, {variable: ""})

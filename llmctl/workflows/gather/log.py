@@ -54,8 +54,7 @@ def of_foreign(given: Given, server: ServerFacts) -> Log:
     """Of a server that llmctl did not start: its unit's journal, or the file that it writes to."""
     found = server.process
     if found is not None and found.unit is not None:
-        scope: unit.Scope = "user" if in_user_manager(found.pid) else "system"
-        return of_journal(systemd.Manager(scope, given.environ), found.unit)
+        return of_journal(systemd.Manager(found.scope, given.environ), found.unit)
     output = Path(f"/proc/{server.pid}/fd/2")
     try:
         regular = stat.S_ISREG(output.stat().st_mode)
@@ -64,13 +63,6 @@ def of_foreign(given: Given, server: ServerFacts) -> Log:
     if not regular:
         raise NotGathered(f"the log of the server at {server.url} cannot be seen from here")
     return of_file(output.resolve())
-
-
-def in_user_manager(pid: int) -> bool:
-    try:
-        return "/user.slice/" in Path(f"/proc/{pid}/cgroup").read_text()
-    except OSError:
-        return False
 
 
 def of_journal(manager: systemd.Manager, name: str) -> Log:

@@ -73,6 +73,7 @@ def as_server(one: process.Process, now: Vitals, asker: Asker) -> ServerProcess:
         here=is_here(one.pid),
         replaced=program.endswith(GONE),
         unit=unit_of(one.pid),
+        scope="user" if in_user_manager(one.pid) else "system",
     )
 
 
@@ -113,6 +114,13 @@ def unit_of(pid: int) -> str | None:
                 if part.endswith(".service") and ("ollama" in part or part == ENGINE):
                     return part
     return None
+
+
+def in_user_manager(pid: int) -> bool:
+    try:
+        return "/user.slice/" in Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
 
 
 def runners(servers: tuple[ServerProcess, ...], asker: Asker) -> tuple[Runner, ...]:

@@ -15,7 +15,9 @@ from llmctl.core.checks.facts.server import Answer, Listener, Owner, Program, Ru
 from llmctl.errors import LlmctlError, ServerNotRunning, ServerUnreachable
 from llmctl.server import port_of, store_of
 from llmctl.system import pauses, process, systemd
+from llmctl.workflows import store as stores
 from llmctl.workflows.gather import processes
+from llmctl.workflows.install import OPT
 
 if TYPE_CHECKING:
     from llmctl.core.profile import Profile
@@ -58,7 +60,8 @@ def gather(given: Given) -> ServerFacts:
         forwarded=forwarded,
     )
     up, down = commands(given, profile)
-    return replace(facts, cli=cli(given, facts), up=up, down=down)
+    which = named(given, profile)
+    return replace(facts, cli=cli(given, facts), up=up, down=down, root=as_root(given), which=which)
 
 
 def profile_of(given: Given) -> Profile | None:
@@ -180,6 +183,20 @@ def commands(given: Given, profile: Profile | None) -> tuple[str, str]:
     named = profile is not None and server.last_profile() != profile.reference and not server.is_of_service(profile)
     which = f" {shlex.quote(profile.reference)}" if profile is not None and named else ""
     return f"{sudo}llmctl up{which}", f"{sudo}llmctl down"
+
+
+def as_root(given: Given) -> str:
+    """llmctl with root's rights. sudo finds the one of a service; of a person's own it does not know the folder."""
+    if os.geteuid() == 0:
+        return "llmctl"
+    return "sudo llmctl" if OPT.is_dir() else stores.sudo(given.server.paths)
+
+
+def named(given: Given, profile: Profile | None) -> str:
+    """The option that names the profile, where its service does not."""
+    if profile is None or given.server.is_of_service(profile):
+        return ""
+    return f" --profile {shlex.quote(profile.reference)}"
 
 
 def cli(given: Given, facts: ServerFacts) -> Program | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -16,6 +16,7 @@ from llmctl.core.checks.facts.models import LoadedFacts, ModelsFacts, ResidentFa
 from llmctl.core.checks.facts.profile import ProfileFacts
 from llmctl.core.checks.facts.server import Listener, Program, Runner, ServerFacts, ServerProcess
 from llmctl.core.checks.facts.shell import ShellFacts
+from llmctl.core.checks.wanted import restarted
 from llmctl.core.profile import EngineSpec, ModelSpec, Profile, ServerSpec
 from llmctl.core.serving import Lack
 
@@ -109,7 +110,7 @@ def test_a_server_that_has_just_started_may_be_silent() -> None:
     stopped = replace(young, processes=(replace(PROCESS, uptime_seconds=5.0, state="T"),))
     assert "kill -CONT 7" in first(facts(stopped), "server.hangs").remedy.commands
     others = replace(young, owner="foreign", processes=(replace(PROCESS, user="bob", unit="ollama.service"),))
-    assert first(facts(others), "server.hangs").remedy.commands[-1] == "sudo systemctl stop ollama.service"
+    assert first(facts(others), "server.hangs").remedy.commands[-2] == "sudo systemctl restart ollama.service"
 
 
 def test_how_bad_it_is_that_nothing_runs() -> None:
@@ -274,9 +275,18 @@ def test_how_a_setting_is_set() -> None:
         return remedy.commands, remedy.safe
 
     assert commands(ANSWERS) == (("llmctl up",), True)
-    assert commands(replace(ANSWERS, owner="systemd")) == (("llmctl install-service --user",), False)
+    hers = replace(ANSWERS, owner="systemd", processes=(replace(PROCESS, scope="user"),), which=" --profile mine")
+    assert commands(hers) == (("llmctl install-service --user --profile mine",), False)
     of_machine = replace(ANSWERS, owner="systemd", up="sudo llmctl up")
     assert commands(of_machine) == (("sudo llmctl install-service",), False)
+    ollamas = replace(
+        ANSWERS,
+        owner="foreign",
+        processes=(replace(PROCESS, user="ollama", unit="ollama.service"),),
+        root='sudo "$(command -v llmctl)"',
+        which=" --profile mine",
+    )
+    assert commands(ollamas) == (('sudo "$(command -v llmctl)" install-service --adopt --profile mine',), False)
     theirs = replace(
         ANSWERS, owner="foreign", processes=(replace(PROCESS, environ={"OLLAMA_HOST": "127.0.0.1:11434"}),)
     )
@@ -328,3 +338,62 @@ def test_a_server_of_another_unit_is_started_again_by_it() -> None:
     assert ids(facts(theirs)) == ["server.foreign"]
     assert ids(facts(replace(theirs, processes=(replace(PROCESS, unit="ollama.service"),)))) == []
     assert ids(facts(replace(theirs, processes=()))) == []
+
+
+def of(**change: Any) -> ServerFacts:
+    return replace(ANSWERS, owner=change.pop("owner", "foreign"), processes=(replace(PROCESS, **change),))
+
+
+LOOK = "ps -o pid,user,lstart,args -p 7"
+
+
+@pytest.mark.parametrize(
+    ("seen", "again", "between"),
+    [
+        (of(owner="llmctl"), ("llmctl down", "llmctl up"), ("llmctl down", "id", "llmctl up")),
+        (
+            of(user="ollama", unit="ollama.service"),
+            ("sudo systemctl restart ollama.service", "llmctl up"),
+            ("sudo systemctl stop ollama.service", "id", "sudo systemctl start ollama.service", "llmctl up"),
+        ),
+        (
+            of(unit="ollama.service", scope="user"),
+            ("systemctl --user restart ollama.service", "llmctl up"),
+            ("systemctl --user stop ollama.service", "id", "systemctl --user start ollama.service", "llmctl up"),
+        ),
+        (of(user="bob", unit="ollama.service", scope="user"), (LOOK,), ("id", LOOK)),
+        (of(user="bob"), (LOOK,), ("id", LOOK)),
+        (of(here=False), (LOOK,), ("id", LOOK)),
+        (
+            of(environ={"OLLAMA_HOST": "0.0.0.0", "OLLAMA_API_KEY": "swordfish"}),
+            ("kill 7", "OLLAMA_HOST=0.0.0.0 ollama serve"),
+            ("kill 7", "id", "OLLAMA_HOST=0.0.0.0 ollama serve"),
+        ),
+        (replace(ANSWERS, owner="foreign", pid=None), ("llmctl status",), ("id", "llmctl status")),
+    ],
+)
+def test_how_a_server_is_started_anew(seen: ServerFacts, again: tuple[str, ...], between: tuple[str, ...]) -> None:
+    assert restarted(facts(seen)) == again
+    assert restarted(facts(seen), between=("id",)) == between
+
+
+@pytest.mark.parametrize(
+    "check", ["server.hangs", "server.version-differs", "server.stuck-runner", "server.kv-cache", "server.go-bool"]
+)
+@pytest.mark.parametrize(("scope", "manager"), [("system", "sudo systemctl"), ("user", "systemctl --user")])
+def test_a_server_of_a_unit_is_never_left_down(check: str, scope: Literal["system", "user"], manager: str) -> None:
+    environ = {"OLLAMA_FLASH_ATTENTION": "off"} if check == "server.go-bool" else {}
+    seen = of(unit="ollama.service", scope=scope, replaced=True, environ=environ)
+    seen = replace(seen, runners=(replace(RUNNER, health="silent", worked=False),))
+    if check == "server.hangs":
+        seen = replace(seen, answer="silent")
+    profile = ProfileFacts(replace(PROFILE, server=ServerSpec(kv_cache="q8_0")))
+    remedy = first(facts(seen, profile=profile, models=resident(8192, "-np", "1")), check).remedy
+    assert not any(" stop " in command for command in remedy.commands)
+    adopts = check == "server.go-bool" and scope == "system"
+    last = "sudo llmctl install-service --adopt" if adopts else f"{manager} restart ollama.service"
+    assert last in remedy.commands
+
+
+def test_an_orphan_is_not_the_runner_of_a_server_that_nobody_sees() -> None:
+    assert replace(ANSWERS, pid=None, runners=(replace(RUNNER, parent=None),)).runner_of(WEIGHTS) is None

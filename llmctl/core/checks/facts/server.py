@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmctl.core.serving import Lack
+from llmctl.core.unit import Scope
 
 Answer = Literal["answers", "silent", "absent", "stranger"]
 Owner = Literal["llmctl", "systemd", "foreign"]
@@ -33,8 +34,8 @@ class ServerProcess:
 
     `program` is the file it runs; `replaced`: that file is not the one on the disk any more. `port` and `host` as it
     was told, 11434 where nothing was said; None where its environment cannot be read. `mine`: llmctl started it.
-    `here`: it is not in a container. `apart`: it is this user's, with a HOME of its own, as private
-    servers are, so that it was meant to be a second one.
+    `unit` runs it, of the manager of `scope`. `here`: it is not in a container. `apart`: it is this user's, with a
+    HOME of its own, as private servers are, so that it was meant to be a second one.
     """
 
     pid: int
@@ -50,6 +51,7 @@ class ServerProcess:
     apart: bool = False
     replaced: bool = False
     unit: str | None = None
+    scope: Scope = "system"
 
     @property
     def stopped(self) -> bool:
@@ -101,6 +103,7 @@ class ServerFacts:
     that bring this profile up and take it down, with the rights that they need; `held` says why the guard keeps its
     hands off. `cli` is the `ollama` on PATH, where its commands would reach this server. `forwarded`: the listener is
     no server but hands on to one, of another machine or of a container; nothing of this machine is known to be its.
+    `root` is how llmctl is called with root's rights, `which` the option that names the profile there.
     """
 
     url: str
@@ -122,6 +125,8 @@ class ServerFacts:
     down: str = "llmctl down"
     cli: Program | None = None
     forwarded: bool = False
+    root: str = "sudo llmctl"
+    which: str = ""
 
     @property
     def answers(self) -> bool:
@@ -138,6 +143,5 @@ class ServerFacts:
 
     def runner_of(self, weights_digest: str | None) -> Runner | None:
         """The runner by which this server serves these weights."""
-        return next(
-            (one for one in self.runners if one.parent == self.pid and one.weights_digest == weights_digest), None
-        )
+        mine = (one for one in self.runners if self.pid is not None and one.parent == self.pid)
+        return next((one for one in mine if one.weights_digest == weights_digest), None)
