@@ -160,7 +160,7 @@ def test_an_environment_of_another_user_is_unknown() -> None:
     [
         ("llmctl", None, ("unset CUDA_VISIBLE_DEVICES", "llmctl down", "llmctl up")),
         ("foreign", "ollama.service", ("sudo systemctl edit ollama.service", "sudo systemctl restart ollama.service")),
-        ("foreign", None, ("unset CUDA_VISIBLE_DEVICES", "ps -o pid,user,lstart,args -p 7")),
+        ("foreign", None, ("unset CUDA_VISIBLE_DEVICES", "kill 7", "ollama serve")),
     ],
 )
 def test_how_a_server_gets_rid_of_a_variable(owner: Any, unit: str | None, commands: tuple[str, ...]) -> None:
