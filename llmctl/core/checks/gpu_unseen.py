@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import Card
 from llmctl.core.checks.finding import Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.wanted import anew_without, gpu_required, on_gpu, severity
+from llmctl.core.checks.wanted import anew_without, gpu_required, on_gpu, restarted, severity
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 # Two clocks are read one after the other.
@@ -75,7 +75,7 @@ def after_suspend(facts: Facts) -> Judgement:
         Remedy(
             "load nvidia_uvm anew and start the server again; NVreg_PreserveVideoMemoryAllocations=1 for the module "
             "nvidia keeps it from coming back",
-            (facts.server.down, "sudo modprobe --remove nvidia_uvm", "sudo modprobe nvidia_uvm", facts.server.up),
+            restarted(facts, between=("sudo modprobe --remove nvidia_uvm", "sudo modprobe nvidia_uvm")),
         ),
         tuple(f"GPU {card.index}: {card.name}" for card in gpu.cards),
     )
@@ -88,7 +88,7 @@ def engine_sees_none(facts: Facts) -> Judgement:
         observed, remedy = f"{engine.runner} --list-devices names no GPU", make_seen(facts)
     elif found_none_at_its_start(facts):
         observed = "the server found no GPU when it started"
-        remedy = Remedy("start it again: it looks for GPUs only then", (facts.server.down, facts.server.up))
+        remedy = Remedy("start it again: it looks for GPUs only then", restarted(facts))
     else:
         return None
     return Finding(
@@ -121,11 +121,11 @@ def of_log(facts: Facts) -> tuple[str, ...]:
 
 
 def make_seen(facts: Facts) -> Remedy:
-    server, modules = facts.server, facts.gpu.modules
+    modules = facts.gpu.modules
     if facts.engine.backend == "cpu":
         return Remedy("this engine was built for the CPU alone: install one with CUDA", ("llmctl engine install",))
     if modules and "nvidia_uvm" not in modules:
-        commands = ("sudo modprobe nvidia_uvm", server.down, server.up)
+        commands = ("sudo modprobe nvidia_uvm", *restarted(facts))
         return Remedy("load nvidia_uvm, and start the server again", commands)
-    commands = (server.down, server.up, "llmctl logs")
+    commands = (*restarted(facts), "llmctl logs")
     return Remedy("start the server again, and look at what it says of its GPUs", commands)

@@ -9,7 +9,7 @@ from llmctl.core.checks import server_processes, server_settings
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.server import ServerFacts, ServerProcess
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.wanted import ended_by, restarted, rights
+from llmctl.core.checks.wanted import ended_by, is_mine, restarted, rights
 from llmctl.core.checks.words import names
 from llmctl.core.guard.facts import Limits
 from llmctl.errors import UsageError
@@ -48,7 +48,7 @@ def host_without_port(facts: Facts) -> Judgement:
             variable,
         )
     return [
-        wrong_bind(found, facts) for found in in_the_way(server) if means_port_80(found.environ.get("OLLAMA_HOST", ""))
+        wrong_bind(found, facts) for found in in_the_way(facts) if means_port_80(found.environ.get("OLLAMA_HOST", ""))
     ]
 
 
@@ -111,7 +111,7 @@ def hangs(facts: Facts) -> Judgement:
 def two_servers(facts: Facts) -> Judgement:
     """The profile's own is not there, and another one is."""
     server = facts.server
-    others = in_the_way(server)
+    others = in_the_way(facts)
     if not others or server.answer != "absent":
         return None
     return Finding(
@@ -127,22 +127,26 @@ def two_servers(facts: Facts) -> Judgement:
 
 def second_server(facts: Facts) -> Judgement:
     server = facts.server
-    others = in_the_way(server)
+    others = in_the_way(facts)
     if not others or not server.answers:
         return None
+    whose = "" if all(is_mine(found, facts) for found in others) else "; ask its user, where it is another's"
     same = any(found.store is not None and found.store == server.store for found in others)
     loaded = {runner.parent for runner in server.runners} & {found.pid for found in others}
     why = "each removes at its start what it takes for unused" if same else "what one pulls, the other does not have"
     return Finding(
         f"{len(others)} more `ollama serve` beside it: {names([words_of(found) for found in others])}",
         f"one server on this machine: of two, {why}, and both load into the same memory",
-        Remedy("end the one that is not wanted", tuple(ended_by(found, facts) for found in others)),
+        Remedy(f"end the one that is not wanted{whose}", tuple(ended_by(found, facts) for found in others)),
         severity=None if same or loaded else "info",
     )
 
 
-def in_the_way(server: ServerFacts) -> list[ServerProcess]:
-    """Other servers of this machine, if the profile's is on it."""
+def in_the_way(facts: Facts) -> list[ServerProcess]:
+    """Other servers of this machine, if the profile's is on it. A private one is made to be beside them."""
+    server, profile = facts.server, facts.profile.profile
+    if profile is not None and profile.private:
+        return []
     local = parse_host(server.url, "the address").local and not server.forwarded
     return [found for found in server.processes if local and not is_it(server, found) and beside(server, found)]
 

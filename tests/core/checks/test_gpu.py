@@ -283,3 +283,27 @@ def test_the_display_is_told_only_where_it_holds_what_the_model_lacks(held: int,
 
 def test_what_a_card_does_not_tell_is_no_finding() -> None:
     assert ids(facts(GpuFacts("fine", cards=(Card(0, "Tesla M40", 12 * GIB, None),), xids=()))) == []
+
+
+@pytest.mark.parametrize(
+    ("slept", "commands"),
+    [
+        (0.0, ("sudo systemctl restart ollama.service", "llmctl up", "llmctl logs")),
+        (
+            99.0,
+            (
+                "sudo systemctl stop ollama.service",
+                "sudo modprobe --remove nvidia_uvm",
+                "sudo modprobe nvidia_uvm",
+                "sudo systemctl start ollama.service",
+                "llmctl up",
+            ),
+        ),
+    ],
+)
+def test_a_server_of_another_unit_looks_for_its_gpus_again_by_that(slept: float, commands: tuple[str, ...]) -> None:
+    running = ServerProcess(7, "ollama", "/opt/ollama", "S", 11434, None, {}, 1.0, unit="ollama.service")
+    server = ServerFacts("http://127.0.0.1:11434", "default", "answers", owner="foreign", pid=7, processes=(running,))
+    seen = GpuFacts("fine", cards=(CARD,), xids=(), engine_devices=(), slept_seconds=slept)
+    (finding,) = outcomes(facts(seen, server=server))["gpu.after-suspend" if slept else "gpu.engine-sees-none"].findings
+    assert finding.remedy.commands == commands

@@ -146,6 +146,34 @@ def test_which_servers_count_as_a_second_one(other: dict[str, Any], counts: bool
     assert absent == ["server.two-servers" if counts else "server.not-running"]
 
 
+def test_a_private_server_is_beside_others_on_purpose() -> None:
+    private = ProfileFacts(replace(PROFILE, private=True))
+    other = replace(PROCESS, pid=9, user="ollama", unit="ollama.service")
+    busy = replace(RUNNER, pid=10, parent=9)
+    up = replace(ANSWERS, processes=(PROCESS, other), runners=(busy,))
+    assert (ids(facts(up)), ids(facts(up, profile=private))) == (["server.second"], [])
+    down = replace(ABSENT, expected=False, processes=(other,))
+    assert ids(facts(down)) == ["server.two-servers"]
+    assert ids(facts(down, profile=private)) == ["server.not-running"]
+
+
+@pytest.mark.parametrize(
+    ("other", "command"),
+    [
+        ({}, "kill 9"),
+        ({"unit": "ollama.service", "scope": "user"}, "systemctl --user stop ollama.service"),
+        ({"user": "bob"}, "ps -o pid,user,lstart,args -p 9"),
+        ({"user": "bob", "unit": "ollama.service", "scope": "user"}, "ps -o pid,user,lstart,args -p 9"),
+        ({"user": "ollama", "unit": "ollama.service"}, "systemctl status ollama.service"),
+    ],
+)
+def test_nobody_is_told_to_end_another_users_server(other: dict[str, Any], command: str) -> None:
+    second = replace(PROCESS, **{"pid": 9, "environ": {"OLLAMA_HOST": "http://0.0.0.0"}, **other})
+    up = first(facts(replace(ANSWERS, processes=(PROCESS, second))), "server.second")
+    assert up.remedy.commands == (command,)
+    assert command in first(facts(replace(ABSENT, processes=(second,))), "server.host-without-port").remedy.commands
+
+
 def test_a_server_of_which_nobody_tells_the_process_is_not_beside_itself() -> None:
     theirs = [replace(PROCESS, pid=pid, user="ollama", environ={}, store=None) for pid in (20, 21)]
     unseen = replace(ANSWERS, owner="foreign", pid=None, listener=Listener(0, "", "ollama"), lacks=())
