@@ -46,6 +46,19 @@ def findings(
     return tuple(found)
 
 
+def claim_apart(expected: Predicted, claimed_bytes: int) -> tuple[str, ...]:
+    """What /api/ps says beside the prediction. The line that it loses is no difference."""
+    least = (expected.buffers_bytes - expected.slack_bytes - expected.lost_bytes) * (100 - FINDING_PERCENT) // 100
+    if least <= claimed_bytes <= most(expected.buffers_bytes):
+        return ()
+    return (f"/api/ps claims {claimed_bytes / MIB:,.0f} MiB, {expected.buffers_bytes / MIB:,.0f} were predicted",)
+
+
+def most(predicted_bytes: int) -> int:
+    """What still agrees with a prediction."""
+    return predicted_bytes * (100 + FINDING_PERCENT) // 100
+
+
 def _measured(expected: Predicted, measured_bytes: int) -> list[str]:
     words = f"NVML measured {measured_bytes / MIB:,.0f} MiB, {expected.total_bytes / MIB:,.0f} were predicted"
     least = (expected.total_bytes - expected.slack_bytes) * (100 - FINDING_PERCENT) // 100

@@ -1,7 +1,8 @@
 """What this machine has shown: numbers only, in the state folder, and never a word of a prompt.
 
 {"schema": 1, "runtime": {"<engine>|<driver>|<GPU>": bytes}, "speed": {"<weights digest>|<place>": [tokens/s, ...]},
- "best": {"<weights digest>|<place>": tokens/s}, "first_token": {"<weights digest>|<place>": [[tokens, seconds], ...]}}
+ "best": {"<weights digest>|<place>": tokens/s}, "first_token": {"<weights digest>|<place>": [[tokens, seconds], ...]},
+ "residual": {"<engine>|<driver>|<weights digest>": [[predicted bytes, measured bytes], ...]}}
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ SCHEMA = 1
 LIMIT_BYTES = 1 << 20
 # Of each model the last answers count; of many, the middle one.
 KEPT = 20
+# Of its loads the last few, which say whether a prediction is always wrong by as much.
+KEPT_LOADS = 5
 # So many answers make a figure that others are compared with.
 TELLING = 5
 
@@ -24,12 +27,14 @@ TELLING = 5
 @dataclass
 class Learnt:
     """`runtime` is bytes of one GPU beyond llama.cpp's buffers, `speed` tokens a second of past answers, `best` the
-    highest middle of several of them, `first_token` how long a prompt of so many tokens waited for its first one."""
+    highest middle of several of them, `first_token` how long a prompt of so many tokens waited for its first one,
+    `residual` what the GPUs were to hold and held of a load."""
 
     runtime: dict[str, int] = field(default_factory=dict)
     speed: dict[str, list[float]] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     first_token: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    residual: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def runtime_bytes(self, engine: str, driver: str | None, gpu: str) -> int | None:
         return self.runtime.get(_key(engine, driver, gpu))
@@ -49,6 +54,19 @@ class Learnt:
 
     def first_tokens(self, weights_digest: str, place: str) -> tuple[tuple[int, float], ...]:
         return tuple(self.first_token.get(_place(weights_digest, place), ()))
+
+    def residuals(self, engine: str, driver: str | None, weights_digest: str) -> tuple[tuple[int, int], ...]:
+        """(predicted bytes, measured bytes) of the last loads, the oldest first."""
+        return tuple(self.residual.get(_key(engine, driver, weights_digest), ()))
+
+    def add_residual(
+        self, engine: str, driver: str | None, weights_digest: str, predicted_bytes: int, measured_bytes: int
+    ) -> None:
+        """The same figures again, of a load that was known already or went as the last one, say nothing new."""
+        key, figures = _key(engine, driver, weights_digest), (predicted_bytes, measured_bytes)
+        known = self.residual.get(key, [])
+        if known[-1:] != [figures]:
+            self.residual[key] = [*known, figures][-KEPT_LOADS:]
 
     def add_runtime(self, engine: str, driver: str | None, gpu: str, count_bytes: int) -> None:
         """The most that was seen stays: the figure is there so that nothing runs out."""
@@ -80,6 +98,10 @@ def read(state: Path) -> Learnt:
                 str(key): [(int(tokens), float(seconds)) for tokens, seconds in values][-KEPT:]
                 for key, values in data.get("first_token", {}).items()
             },
+            {
+                str(key): [(int(predicted), int(measured)) for predicted, measured in values][-KEPT_LOADS:]
+                for key, values in data.get("residual", {}).items()
+            },
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Learnt()
@@ -94,6 +116,7 @@ def write(state: Path, learnt: Learnt) -> None:
         "speed": learnt.speed,
         "best": learnt.best,
         "first_token": learnt.first_token,
+        "residual": learnt.residual,
     }
     files.make_folder(state)
     files.atomic_write(state / NAME, json.dumps(document, indent=1).encode(), mode=0o600)
@@ -107,5 +130,6 @@ def _place(weights_digest: str, place: str) -> str:
     return f"{weights_digest}|{place}"
 
 
-def _key(engine: str, driver: str | None, gpu: str) -> str:
-    return f"{engine}|{driver or 'unknown'}|{gpu}"
+def _key(engine: str, driver: str | None, what: str) -> str:
+    """Of a GPU by its name, of weights by their digest."""
+    return f"{engine}|{driver or 'unknown'}|{what}"

@@ -176,9 +176,8 @@ def runner_of(server_pid: int | None) -> Path | None:
 
 
 def learn(state: Path, version: str, model: ActiveModel) -> None:
-    """Note what a process took of its GPU beyond llama.cpp's buffers, where NVML and the runner's lines tell.
-
-    With several GPUs nobody says of which.
+    """Note what a load came to beside its prediction, where NVML tells, and what the process took of its GPU beyond
+    llama.cpp's buffers, where the runner's lines tell. With several GPUs nobody says of which.
     """
     from llmctl.system import learnt, nvml
 
@@ -186,9 +185,15 @@ def learn(state: Path, version: str, model: ActiveModel) -> None:
     if not model.runner_pid or not printed:
         return
     inventory = nvml.gpus()
-    held = [count for count in nvml.process_bytes(model.runner_pid).values() if count]
-    if len(inventory.gpus) != 1 or len(held) != 1 or held[0] <= printed:
+    told = list(nvml.process_bytes(model.runner_pid).values())
+    held = [count for count in told if count]
+    if not held or None in told or sum(held) <= printed:
         return
     known = learnt.read(state)
-    known.add_runtime(version, inventory.driver_version, inventory.gpus[0].name, held[0] - printed)
+    if model.predicted is not None:
+        known.add_residual(
+            version, inventory.driver_version, model.weights_digest, model.predicted.total_bytes, sum(held)
+        )
+    if len(inventory.gpus) == 1:
+        known.add_runtime(version, inventory.driver_version, inventory.gpus[0].name, held[0] - printed)
     learnt.write(state, known)

@@ -197,9 +197,10 @@ class Up:
             changed |= pinned.changed
             if spec.resident:
                 model, loaded = self.make_resident(running, pinned, self.context(spec))
+                model = replace(model, predicted=passed.predicted)
                 gate.learn(self.services.server.paths.state, running.version, model)
                 changed |= loaded
-                active.append(replace(model, predicted=passed.predicted))
+                active.append(model)
             self.services.server.record(self.state(running, tuple(active)))
         return UpResult(
             profile=self.profile.reference,

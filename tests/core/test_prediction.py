@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmctl.core.prediction import Predicted, findings
+from llmctl.core.prediction import Predicted, claim_apart, findings
 
 MIB = 1 << 20
 EXACT = Predicted(buffers_bytes=1000 * MIB, runtime_bytes=300 * MIB, slack_bytes=0, lost_bytes=0)
@@ -36,3 +36,12 @@ def test_the_line_that_api_ps_loses_is_named() -> None:
 def test_a_runner_that_allocates_something_else_is_a_finding_only_where_it_is_exact() -> None:
     assert len(findings(EXACT, None, 1002 * MIB, None)) == 1
     assert findings(BOUND, None, 950 * MIB, None) == ()
+
+
+def test_what_api_ps_claims_agrees_within_two_percent_and_what_it_loses() -> None:
+    sliding = Predicted(1000 * MIB, 300 * MIB, 0, lost_bytes=6 * MIB)
+    assert claim_apart(sliding, 975 * MIB) == claim_apart(sliding, 1020 * MIB) == ()
+    assert claim_apart(BOUND, 790 * MIB) == ()
+    (finding,) = claim_apart(sliding, 970 * MIB)
+    assert finding == "/api/ps claims 970 MiB, 1,000 were predicted"
+    assert claim_apart(EXACT, 1021 * MIB)

@@ -98,6 +98,14 @@ def test_what_is_left_beside_the_model_and_what_it_should_hold(on_gpu: tuple[Pat
     standin.set(ScriptedGpu(total_bytes=TOTAL, used_bytes=GIB, compute=holds))
     assert memory(patient) == []
 
+    # Memory ran out before: `fit` says how the model would need less, though it lies where it should now.
+    with (patient.state / "logs" / "server.log").open("a") as file:
+        file.write("ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9 MiB on device 0: cudaMalloc failed: ")
+        file.write("out of memory\n")
+    ways = patient.finding("memory.out-of-memory")["remedy"]["commands"]
+    assert any("--kv-cache q8_0" in way for way in ways)
+    assert patient(*ways[0].split()[1:]).code == 0
+
     path = patient.state / "state.json"
     state = json.loads(path.read_text())
     state["models"][0]["predicted"]["buffers_bytes"] += 50 * MIB

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmctl.core.memory.fit import CUDA_RUNTIME_BYTES, DEFAULT_VERSION
+from llmctl.system import learnt
 from tests.parts.nvml import NvmlStandin, ScriptedGpu
 
 pytestmark = pytest.mark.real("nvml")
@@ -21,11 +22,12 @@ LEARN = """
 import sys
 from pathlib import Path
 from llmctl.core.placement import Buffer
+from llmctl.core.prediction import Predicted
 from llmctl.server import ActiveModel
 from llmctl.workflows import gate
 buffers = (Buffer("CUDA0", "model", 1000 << 20), Buffer("CUDA0", "KV", 24 << 20), Buffer("CPU", "model", 77 << 20))
 model = ActiveModel("m", "m:latest", "llmctl/m:0", "", "", "sha256:0", "Q4_K_M", 4096, None, "proved", "gpu",
-                    runner_pid=int(sys.argv[2]), buffers=buffers)
+                    runner_pid=int(sys.argv[2]), buffers=buffers, predicted=Predicted(1024 << 20, 330 << 20, 0, 0))
 gate.learn(Path(sys.argv[1]), sys.argv[3], model)
 """
 
@@ -79,3 +81,23 @@ def test_nothing_is_learnt_from_what_does_not_tell(
     nvml_standin.set(*gpus)
     learn(nvml_standin, tmp_path / "state")
     assert runtime_bytes(nvml_standin, tmp_path / "state", shapes["llama-3.2-1b"]) == CUDA_RUNTIME_BYTES
+
+
+def test_what_a_load_came_to_is_kept_beside_its_prediction(nvml_standin: NvmlStandin, tmp_path: Path) -> None:
+    """Of several GPUs too: the prediction is of all of them together."""
+    state, predicted = tmp_path / "state", (1024 + 330) * MIB
+
+    def kept(driver: str = "570.86.10") -> tuple[tuple[int, int], ...]:
+        return learnt.read(state).residuals(DEFAULT_VERSION, driver, "sha256:0")
+
+    for held, other in ((1300, 0), (1300, 0), (900, 500)):
+        nvml_standin.set(
+            ScriptedGpu(compute=[(PID, held * MIB)]),
+            *([ScriptedGpu(uuid="GPU-b", compute=[(PID, other * MIB)])] if other else []),
+            driver="570.86.10",
+        )
+        learn(nvml_standin, state)
+    assert kept() == ((predicted, 1300 * MIB), (predicted, 1400 * MIB))
+    assert kept("580.65.06") == ()
+    document = json.loads((state / "learnt.json").read_text())
+    assert document["residual"] == {f"{DEFAULT_VERSION}|570.86.10|sha256:0": [list(pair) for pair in kept()]}

@@ -10,9 +10,9 @@ from llmctl.core.checks.facts.gpu import Card
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.gpu import NO_CARD
-from llmctl.core.checks.wanted import gpu_required, holder, on_gpu, others, severity
+from llmctl.core.checks.wanted import gpu_required, holder, on_gpu, others, restarted, severity
 from llmctl.core.checks.words import MIB, size, times
-from llmctl.core.prediction import findings
+from llmctl.core.prediction import claim_apart, findings, most
 
 CUDA = "CUDA"
 # What a device may fall short of the reserve before a word is said: the driver rounds.
@@ -66,17 +66,22 @@ def short_of(model: ModelFit, facts: Facts) -> Finding:
 
 
 def figures_disagree(facts: Facts) -> Judgement:
-    return tuple(found for model in facts.models.resident if (found := disagreeing(model)) is not None)
+    return tuple(found for model in facts.models.resident if (found := disagreeing(model, facts)) is not None)
 
 
-def disagreeing(model: ResidentFacts) -> Finding | None:
+def disagreeing(model: ResidentFacts, facts: Facts) -> Finding | None:
     """What /api/ps loses of a sliding-window model is known, and no finding; NVML measures only CUDA's devices."""
     seen, expected = model.witnesses, model.predicted
     if model.loaded is None or seen is None or expected is None or seen.runner_ended:
         return None
     devices = {buffer.device for buffer in seen.buffers or () if not buffer.on_host}
     measured = seen.measured_bytes if all(device.startswith(CUDA) for device in devices) else None
+    if measured is not None and expected.total_bytes < measured <= most(expected.total_bytes):
+        measured = None
     odd = findings(expected, None, seen.buffer_bytes, measured)
+    # Where the engine could not read its runner's lines, it claims the size of the file.
+    if seen.buffers and seen.claim is not None:
+        odd += claim_apart(expected, seen.claim.size_vram_bytes)
     if not odd:
         return None
     return Finding(
@@ -87,8 +92,18 @@ def disagreeing(model: ResidentFacts) -> Finding | None:
             "the bundle",
             ("llmctl status --json", "llmctl doctor --bundle llmctl.tar.gz"),
         ),
-        subject=model.name,
+        before(model.name, facts),
+        model.name,
     )
+
+
+def before(name: str, facts: Facts) -> tuple[str, ...]:
+    """What the last loads of these weights with this engine and driver came to."""
+    try:
+        loads = facts.fit.residuals.get(name, ())
+    except NotGathered:
+        return ()
+    return tuple(f"a load before: {size(expected)} predicted, {size(held)} measured" for expected, held in loads)
 
 
 def no_headroom(facts: Facts) -> Judgement:
@@ -184,9 +199,10 @@ def out_of_memory(facts: Facts) -> Judgement:
 
 def ways_out(facts: Facts) -> tuple[str, ...]:
     try:
-        return tuple(way.command for model in facts.fit.models for way in model.ways)
+        fit = facts.fit
     except NotGathered:
         return ()
+    return tuple(way.command for model in fit.models for way in model.ways) or tuple(way.command for way in fit.smaller)
 
 
 def not_recovered(facts: Facts) -> Judgement:
@@ -198,7 +214,7 @@ def not_recovered(facts: Facts) -> Judgement:
         "memory that is free when its runner has ended",
         Remedy(
             "look for a runner that was left behind, and start the server anew",
-            ("llmctl doctor server", "nvidia-smi", facts.server.down, facts.server.up),
+            ("llmctl doctor server", "nvidia-smi", *restarted(facts)),
         ),
         (line.text,),
         facts.log.source,
@@ -247,9 +263,10 @@ CHECKS = (
         "memory.figures-disagree",
         "The memory figures disagree",
         "warning",
-        "What `fit` predicted, what the runner printed, and what NVML measures of its process, more than 2 % apart. "
-        "That /api/ps loses one cache line of sliding-window models (ollama v0.34.0 llm/llama_server.go, "
-        "memoryParsingWriter) is known and not counted.",
+        "What `fit` predicted, beside the sum of the runner's own lines (1 MiB apart), what /api/ps claims and what "
+        "NVML measures of the process (2 % apart). What earlier loads came to is kept in learnt.json. That /api/ps "
+        "loses one cache line of sliding-window models (ollama v0.34.0 llm/llama_server.go, memoryParsingWriter) is "
+        "known and not counted.",
         figures_disagree,
     ),
     Check(

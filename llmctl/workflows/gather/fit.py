@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core.checks.facts import NotGathered
 from llmctl.core.checks.facts.fit import FitFacts, ModelFit, Way
+from llmctl.core.checks.facts.log import LogFacts
 from llmctl.core.memory import decide
 from llmctl.core.memory.decide import Card, Host
 from llmctl.core.memory.fit import DEFAULT_VERSION, Typed
+from llmctl.core.memory.settings import PADDING
 from llmctl.errors import LlmctlError
 from llmctl.workflows import fit
 
@@ -28,20 +31,71 @@ def gather(given: Given) -> FitFacts:
     if not models.asked and server.answer != "absent":
         raise NotGathered("the server does not tell what it has loaded")
     missing = [model for model in models.resident if not settled(model)]
-    if not missing:
-        return FitFacts()
     specs = {spec.name: spec for spec in profile.resident}
     store = Path(server.store) if server.store else given.server.store(profile)
+    if not missing:
+        return FitFacts((), smaller(given, specs, store), residuals(given))
     machine = machine_of(given)
     found = []
     for model in missing:
         one, machine = judged(profile, specs[model.name], store, machine, given)
         found.append(one)
-    return FitFacts(tuple(found))
+    return FitFacts(tuple(found), residuals=residuals(given))
 
 
 def settled(model: ResidentFacts) -> bool:
     return model.loaded is not None and model.proof is not None and model.proof.verdict == "proved"
+
+
+def residuals(given: Given) -> dict[str, tuple[tuple[int, int], ...]]:
+    """What is known of the last loads of each model, by its name."""
+    from llmctl.system import learnt
+
+    try:
+        version, driver = given.of_server.version or DEFAULT_VERSION, given.of_gpu.driver
+    except NotGathered:
+        return {}
+    known = learnt.read(given.server.paths.state)
+    return {
+        model.name: known.residuals(version, driver, model.weights_digest)
+        for model in given.of_models.resident
+        if model.weights_digest is not None
+    }
+
+
+def smaller(given: Given, specs: Mapping[str, ModelSpec], store: Path) -> tuple[Way, ...]:
+    """The ways out of models that lie where they should by now, after memory ran out: what needs less."""
+    from llmctl.core.memory.solve import ways_out
+
+    if not ran_out(given):
+        return ()
+    found: list[Way] = []
+    try:
+        machine = machine_of(given)
+        for spec in specs.values() if machine.cards else ():
+            source = fit.find_spec(spec, store, given.environ, here_only=True)
+            asked = fit.ask(fit.Wish(backend="cuda"), given.profile, machine, spec)
+            words = typed(source, given.profile)
+            half = asked.context // 2 // PADDING * PADDING
+            found += [
+                Way(change.words, words.changed(change.options)) for change in ways_out(source.model(), asked, half)
+            ]
+    except (LlmctlError, NotGathered):
+        # What can be said of the others stands; `fit` says why it cannot tell of this one.
+        pass
+    return tuple(found)
+
+
+def ran_out(given: Given) -> bool:
+    """By the server's log."""
+    try:
+        return given.area("log", LogFacts).out_of_memory is not None
+    except (LlmctlError, NotGathered, KeyError):
+        return False
+
+
+def typed(source: fit.Source, profile: Profile) -> Typed:
+    return Typed(f"llmctl fit {shlex.quote(source.name)}", {"--profile": shlex.quote(profile.reference)})
 
 
 def machine_of(given: Given) -> fit.Machine:
@@ -82,8 +136,7 @@ def judged(
     whole, decision = decide.everything(model, asked), decide.decide(model, asked)
     ways: tuple[Way, ...] = ()
     if machine.cards and decision.verdict in {"partial", "no"}:
-        typed = Typed(f"llmctl fit {shlex.quote(source.name)}", {"--profile": shlex.quote(profile.reference)})
-        result = fit.judge(source, asked, machine, typed)
+        result = fit.judge(source, asked, machine, typed(source, profile))
         ways = tuple(Way(way.words, way.command) for way in result.ways_out)
     used = whole.used_bytes
     cards = whole.cards

@@ -26,8 +26,10 @@ CUDA = (Buffer("CUDA0", "model", 900 * MIB), Buffer("CUDA0", "KV", 100 * MIB), B
 RPC = tuple(Buffer(one.device.replace("CUDA0", "RPC0"), one.kind, one.size_bytes) for one in CUDA)
 
 
-def resident(buffers: tuple[Buffer, ...] | None = CUDA, measured: int | None = None, place: Any = "gpu") -> ModelsFacts:
-    seen = Witnesses(Claim("ab", 4096, GIB, GIB), buffers, measured)
+def resident(
+    buffers: tuple[Buffer, ...] | None = CUDA, measured: int | None = None, place: Any = "gpu", claimed: int = 985 * MIB
+) -> ModelsFacts:
+    seen = Witnesses(Claim("ab", 4096, GIB, claimed), buffers, measured)
     predicted = Predicted(1000 * MIB, 300 * MIB, 0, 15 * MIB)
     one = ResidentFacts(
         "m", "m", frozenset({"ab"}), "sha256:0", 4096, LOADED, Proof("proved", place), seen, predicted, 7, ()
@@ -89,9 +91,16 @@ def test_the_ways_out_are_the_commands_and_others_are_blamed_only_where_they_mat
     ("models", "odd"),
     [
         (resident(CUDA, 1290 * MIB), False),
+        (resident(CUDA, 1300 * MIB + 1), False),
+        (resident(CUDA, 1325 * MIB), False),
         (resident(CUDA, 1500 * MIB), True),
         (resident(CUDA, 800 * MIB), True),
         (resident(None, 1290 * MIB), False),
+        # What /api/ps loses is no difference, and what it guesses no figure.
+        (resident(claimed=1000 * MIB), False),
+        (resident(claimed=900 * MIB), True),
+        (resident(claimed=1100 * MIB), True),
+        (resident(None, claimed=700 * MIB), False),
         # NVML sees nothing of a device that is no card.
         (resident(RPC, 0), False),
         (resident((*RPC, Buffer("RPC0", "compute", 40 * MIB)), None), True),
@@ -99,6 +108,20 @@ def test_the_ways_out_are_the_commands_and_others_are_blamed_only_where_they_mat
 )
 def test_figures_that_agree_within_two_percent_agree(models: ModelsFacts, odd: bool) -> None:
     assert ids(facts(models=models)) == (["memory.figures-disagree"] if odd else [])
+
+
+def test_what_loads_before_came_to_is_the_evidence() -> None:
+    before = FitFacts(residuals={"m": ((1300 * MIB, 1490 * MIB), (1300 * MIB, 1500 * MIB)), "other": ((1, 2),)})
+    (finding,) = outcomes(facts(models=resident(CUDA, 1500 * MIB), fit=before))["memory.figures-disagree"].findings
+    assert finding.evidence[0] == "a load before: 1.3 GiB predicted, 1.5 GiB measured"
+    assert len(finding.evidence) == 2
+
+
+def test_a_model_that_lies_where_it_should_by_now_is_given_less_after_memory_ran_out() -> None:
+    log = LogFacts("server.log", 10, True, out_of_memory=LogLine("cudaMalloc failed: out of memory", 1))
+    ways = tuple(Way(words, f"llmctl fit m {words}") for words in ("--kv-cache q8_0", "--context 2048"))
+    (finding,) = outcomes(facts(log=log, fit=FitFacts(smaller=ways)))["memory.out-of-memory"].findings
+    assert finding.remedy.commands == tuple(way.command for way in ways)
 
 
 @pytest.mark.parametrize(("free", "found"), [(1024, False), (950, False), (600, True)])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,13 @@ class ModelFit:
 
 @dataclass(frozen=True)
 class FitFacts:
-    """Only models that are not proved to lie where the profile wants them; empty where all are. Where no server runs,
-    all are asked about."""
+    """`models` are only those that are not proved to lie where the profile wants them; empty where all are. Where no
+    server runs, all are asked about.
+
+    `smaller`: where all are proved and the log tells of memory that ran out, how they would need less. `residuals`: by
+    model, predicted and measured bytes of the last loads of its weights with this engine and driver.
+    """
 
     models: tuple[ModelFit, ...] = ()
+    smaller: tuple[Way, ...] = ()
+    residuals: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
