@@ -37,7 +37,6 @@ CHANGING = (
     "engine rollback",
     "guard --hold 30m",
     "guard --resume",
-    "init cpu",
 )
 
 
@@ -68,9 +67,15 @@ def test_root_and_anybody_ask_the_service_of_the_machine(container: Container, a
         assert (refused.code, refused.err.splitlines()[-1]) == (5, f"hint: sudo llmctl {typed}")
         refused = made.llmctl(*shlex.split(typed), "--json", user="ann")
         assert (refused.code, refused.error["code"], refused.error["hint"]) == (5, "not_root", f"sudo llmctl {typed}")
+    both = "hint: sudo llmctl init cpu; as your own: LLMCTL_SCOPE=user llmctl init cpu"
+    assert made.llmctl("init", "cpu", user="ann").err.splitlines()[-1] == both
     assert [entry["name"] for entry in ask(made.port, "/api/tags")["models"]] == models
     for typed in ("verify", "export starter -o /home/ann/starter.tar", "repair --dry-run", "prune --dry-run"):
         assert made.llmctl(*shlex.split(typed), user="ann").code == 0
+    # What would be done, anybody may know.
+    asked = made.llmctl("engine", "upgrade", "9.9.9", "--dry-run", "--json", user="ann")
+    assert (asked.code, asked.json["outcome"], asked.json["to"]) == (0, "planned", "9.9.9"), asked.err
+    assert made.llmctl("engine", "rollback", "--dry-run", user="ann").code == 4
     other = made.llmctl("up", "cpu", "--json").error
     assert "sudo llmctl install-service --profile cpu" in other["hint"]
 
@@ -106,6 +111,27 @@ def test_a_link_in_the_services_folders_leads_root_nowhere(container: Container)
     assert container.read("/etc/victim") == "as it was\n"
     assert container.run("find", "/etc/place", "/etc/new", "-mindepth", "1", check=False).stdout == ""
     assert container.run("test", "-e", "/etc/new", check=False).returncode == 1
+
+
+@pytest.mark.parametrize("user", ["ann", None])
+def test_units_of_ones_own_are_never_the_machines(container: Container, user: str | None) -> None:
+    """Who has nothing of their own means the machine's service by every other verb."""
+    made = service(container)
+    assert made.install().code == 0
+    container.add_user("ann")
+    before = container.run("find", "/etc/llmctl", "/opt/llmctl", "/etc/systemd", "-printf", "%p %u %m\n").stdout
+    # Root has no manager of its own here, whom the units would be for.
+    typed_ones = ["uninstall-service --user --purge", *(["install-service --user --profile cpu"] if user else [])]
+    for typed in typed_ones:
+        done = made.llmctl(*typed.split(), "--dry-run", "--json", user=user)
+        assert done.code == 0, done.err
+        assert "/home/ann" in done.out if user else "/root" in done.out
+        assert not [folder for folder in ("/var/lib/llmctl", "/etc/llmctl", "/run/llmctl") if folder in done.out]
+    for _ in range(2):
+        done = made.llmctl("uninstall-service", "--user", "--purge", "--yes", "--json", user=user)
+        assert (done.code, done.json["changed"]) == (0, False)
+    found = container.run("find", "/etc/llmctl", "/opt/llmctl", "/etc/systemd", "-printf", "%p %u %m\n").stdout
+    assert found == before
 
 
 def test_an_edited_profile_is_drift(container: Container) -> None:

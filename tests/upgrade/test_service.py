@@ -43,6 +43,10 @@ def test_upgrade_and_rollback_go_through_the_unit(made: Service) -> None:
         refused = made.llmctl(*verb, user="ann")
         assert refused.code == 5
         assert "sudo llmctl" in refused.err
+    planned = made.llmctl("engine", "upgrade", OLD, "--dry-run", "--json", user="ann", environ=NOBODY_NAMED)
+    assert (planned.code, planned.json["outcome"]) == (0, "planned"), planned.err
+    # There was no upgrade yet.
+    assert made.llmctl("engine", "rollback", "--dry-run", user="ann").code == 4
     before = container.pids(ENGINE_UNIT, "ollama")
     done = made.llmctl("engine", "upgrade", OLD, "--margin", "99", "--json", environ=NOBODY_NAMED)
     assert done.code == 0, done.err
