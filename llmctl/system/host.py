@@ -13,10 +13,10 @@ def memory_bytes() -> tuple[int | None, int | None]:
     return total, available
 
 
-def swap_bytes() -> tuple[int | None, int | None]:
-    """All swap space, and what is free of it; None where the kernel does not say."""
-    total, free = figures("SwapTotal", "SwapFree")
-    return total, free
+def free_swap_bytes() -> int | None:
+    """What is free of the swap space; None where the kernel does not say."""
+    (free,) = figures("SwapFree")
+    return free
 
 
 def figures(*names: str) -> tuple[int | None, ...]:

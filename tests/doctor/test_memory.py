@@ -119,7 +119,7 @@ def test_what_is_left_beside_the_model_and_what_it_should_hold(on_gpu: tuple[Pat
 def test_a_load_that_finds_no_memory(healthy: Patient) -> None:
     """The engine's own limit of data is lowered, so that its next runner really gets no memory."""
     unload(healthy)
-    server = next(pid for pid in healthy.cli.owned() if b"\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    server = healthy.cli.server
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{server}/status").read_text().splitlines())
     limit = int(lines["VmData"].split()[0]) * 1024 + 48 * MIB
     resource.prlimit(server, resource.RLIMIT_DATA, (limit, limit))
@@ -194,7 +194,7 @@ def test_what_the_server_would_evict_counts_as_free_and_nobody_elses() -> None:
             profile=Profile("mine", (ModelSpec("m"),), gpu=GpuSpec("full", devices=devices)),
             of_server=server,
             of_gpu=gpus,
-            of_host=HostFacts(None, None, None, None),
+            of_host=HostFacts(None, None, None),
             server=SimpleNamespace(paths=SimpleNamespace(state=Path("/nowhere"))),
         )
         return [found.free_bytes // GIB for found in machine_of(given).cards]  # type: ignore[arg-type]

@@ -167,16 +167,18 @@ def persistence(facts: Facts) -> Judgement:
 
 def competing(facts: Facts) -> Judgement:
     own = runners(facts)
-    found = [
-        (card, rivals)
-        for card in facts.gpu.cards
-        if (rivals := [one for one in card.processes if one.pid not in own and computes(one)])
-    ]
+    found = [(card, beside) for card in facts.gpu.cards if (beside := rivals(card, facts))]
     if found and not facts.gpu.pids_known:
         return Unknown("NVML numbers processes as the host does, and here they have other numbers")
     return tuple(
-        contested(card, rivals, shared=any(one.pid in own for one in card.processes)) for card, rivals in found
+        contested(card, beside, shared=any(one.pid in own for one in card.processes)) for card, beside in found
     )
+
+
+def rivals(card: Card, facts: Facts) -> list[GpuProcess]:
+    """Who computes on the card beside the engine's runners, orphans among them."""
+    own = runners(facts)
+    return [one for one in card.processes if one.pid not in own and computes(one)]
 
 
 def computes(process: GpuProcess) -> bool:
@@ -184,20 +186,20 @@ def computes(process: GpuProcess) -> bool:
     return process.kind != "graphics" and (process.held_bytes is None or process.held_bytes >= LEAST_BYTES)
 
 
-def contested(card: Card, rivals: list[GpuProcess], *, shared: bool) -> Finding:
+def contested(card: Card, beside: list[GpuProcess], *, shared: bool) -> Finding:
     """`shared`: the engine's own process is on the card too, and may be what keeps it busy."""
-    held = size(sum(process.held_bytes or 0 for process in rivals))
+    held = size(sum(process.held_bytes or 0 for process in beside))
     busy = card.utilization_percent
-    many = f"{len(rivals)} other compute processes hold" if len(rivals) > 1 else "another compute process holds"
+    many = f"{len(beside)} other compute processes hold" if len(beside) > 1 else "another compute process holds"
     return Finding(
         f"{many} {held} of {size(card.total_bytes)}"
         + ("" if busy is None else f"; the card is {busy} % busy" + (", with the model's own work" if shared else "")),
         "the card for the model alone",
         Remedy(
-            "end them, or give way to them for a while: `llmctl yield` unloads the model while a command runs",
-            ("nvidia-smi", "llmctl yield -- COMMAND"),
+            "end them, or start what they do under `llmctl yield`, which unloads the model while a command runs",
+            ("nvidia-smi", f"ps -o pid,user,lstart,args -p {','.join(str(one.pid) for one in beside)}"),
         ),
-        tuple(holder(process) for process in rivals),
+        tuple(holder(process) for process in beside),
         named(card),
         "warning" if (busy or 0) >= COMPETING_PERCENT and not shared else None,
     )

@@ -7,8 +7,8 @@ import shlex
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.speed import ModelSpeed
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.gpu_work import WORDS
-from llmctl.core.checks.wanted import anew_without, others, runners
+from llmctl.core.checks.gpu_work import WORDS, rivals
+from llmctl.core.checks.wanted import anew_without
 
 DEBUG = "OLLAMA_DEBUG"
 GO_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
@@ -105,10 +105,10 @@ def of_cards(facts: Facts) -> list[str]:
                 f"GPU {card.index}: PCIe x{card.pcie_width} of x{card.pcie_width_most}, which counts for what lies in "
                 "host memory and between cards; its share is not known"
             )
-        own = runners(facts)
-        rivals = [one for one in others(card, facts) if one.pid not in own and one.kind != "graphics"]
-        if rivals:
-            names = ", ".join(one.name for one in rivals[:3])
+        # Where the numbers are not known, one of them may be our own runner.
+        beside = rivals(card, facts) if facts.gpu.pids_known else []
+        if beside:
+            names = ", ".join(one.name for one in beside[:3])
             found.append(f"GPU {card.index}: {names} compute there too; their share is not known")
     return found
 
@@ -163,7 +163,11 @@ def late(model: ModelSpeed, facts: Facts) -> Finding | None:
         f"{expected:.1f} s at most ({model.basis})",
         Remedy(
             "mend what is named in the evidence, and measure anew",
-            ("llmctl doctor gpu memory", f"llmctl ask -m {shlex.quote(model.name)} --stats -f FILE"),
+            (
+                "llmctl doctor gpu memory",
+                # As many tokens as a first one is measured from.
+                f"seq 1 500 | llmctl ask -m {shlex.quote(model.name)} --stats 'Which number is the last one?'",
+            ),
         ),
         reasons(model, facts),
         model.name,

@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 
 
 def gather(_: Given) -> HostFacts:
-    return HostFacts(*host.memory_bytes(), *host.swap_bytes())
+    return HostFacts(*host.memory_bytes(), host.free_swap_bytes())

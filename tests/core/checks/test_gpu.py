@@ -232,6 +232,8 @@ def test_a_card_that_our_own_model_keeps_busy_is_not_contested() -> None:
         assert [beside.severity(finding) for finding in beside.findings] == [severity]
     assert outcome(GpuProcess(4242, "llama-server", None, 9 * GIB, "compute"), known=False).state == "unknown"
     assert outcome(known=False).state == "ok"
+    (finding,) = outcome(desktop).findings
+    assert finding.remedy.commands == ("nvidia-smi", "ps -o pid,user,lstart,args -p 20")
 
 
 def test_lanes_are_counted_while_the_card_works() -> None:

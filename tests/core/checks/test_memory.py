@@ -42,7 +42,7 @@ def facts(require: Require = "full", **areas: Any) -> Facts:
         "profile": ProfileFacts(Profile("mine", (ModelSpec("m"),), gpu=GpuSpec(require))),
         "server": ServerFacts("http://127.0.0.1:11434", "default", "answers", owner="llmctl", pid=1),
         "gpu": GpuFacts("fine", cards=(Card(0, "RTX", 24 * GIB, 20 * GIB),), xids=()),
-        "host": HostFacts(32 * GIB, 20 * GIB, 0, 0),
+        "host": HostFacts(32 * GIB, 20 * GIB, 0),
         "models": resident(),
         "fit": FitFacts(),
         "log": LogFacts("server.log", 10, True),
@@ -133,10 +133,10 @@ def test_the_reserve_is_asked_of_the_models_own_cards(free: int, found: bool) ->
 
 
 def test_host_memory_counts_for_what_lies_there() -> None:
-    full = HostFacts(32 * GIB, 100 * MIB, 0, 0)
+    full = HostFacts(32 * GIB, 100 * MIB, 0)
     assert ids(facts(host=full)) == []
     assert ids(facts(host=full, models=resident(place="partial"))) == ["memory.host-short"]
-    assert outcomes(facts(host=HostFacts(None, None, None, None)))["memory.host-short"].state == "unknown"
+    assert outcomes(facts(host=HostFacts(None, None, None)))["memory.host-short"].state == "unknown"
 
 
 @pytest.mark.parametrize(

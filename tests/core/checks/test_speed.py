@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from llmctl.core.checks.facts.log import LogFacts
 from llmctl.core.checks.facts.server import ServerFacts
 from llmctl.core.checks.facts.speed import ModelSpeed, SpeedFacts
 from llmctl.core.checks.speed import is_level
+from tests.doctor.proving import parses
 
 GIB = 1 << 30
 SERVER = ServerFacts("http://127.0.0.1:11434", "default", "answers", owner="llmctl", pid=7)
@@ -91,6 +93,10 @@ def test_each_cause_with_its_share_and_no_share_is_invented() -> None:
         "GPU 0: python3 compute there too; their share is not known",
         "debug logging is on; its share is not known",
     )
+    # In a container our own runner goes by another number.
+    unknown = GpuFacts("fine", cards=(card,), pids_known=False)
+    (finding,) = of_slow(model, gpu=unknown).findings
+    assert not any("compute there too" in line for line in finding.evidence)
     (finding,) = of_slow(replace(model, cache_share=None, place="gpu")).findings
     assert finding.evidence == ("none of the causes that doctor knows was seen",)
 
@@ -110,6 +116,15 @@ def test_slower_than_before(answers: int, now: float, best: float | None, state:
 def test_a_late_first_token(seconds: float, most: float | None, state: str) -> None:
     model = replace(MODEL, first_tokens=((1024, seconds),), first_token_most=most, first_token_tokens=1024)
     assert outcomes(facts(model))["speed.first-token"].state == state
+
+
+def test_a_late_first_token_is_measured_anew_with_a_command_as_it_stands() -> None:
+    model = replace(MODEL, name="a b", first_tokens=((1024, 9.5),), first_token_most=1.0, first_token_tokens=1024)
+    (finding,) = outcomes(facts(model))["speed.first-token"].findings
+    numbers, _, ask = finding.remedy.commands[-1].partition(" | ")
+    assert numbers == "seq 1 500"
+    parses(ask)
+    assert not {"FILE", "COMMAND"} & set(shlex.split(finding.remedy.commands[-1]))
 
 
 @pytest.mark.parametrize(

@@ -11,5 +11,4 @@ class HostFacts:
 
     total_bytes: int | None
     available_bytes: int | None
-    swap_total_bytes: int | None
     swap_free_bytes: int | None
