@@ -81,8 +81,7 @@ def test_markdown_has_the_command_in_a_block(patient: Patient) -> None:
 
 
 def test_fix_shows_what_it_runs_and_looks_again(healthy: Patient) -> None:
-    (server,) = (pid for pid in healthy.cli.owned() if b"\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    os.kill(server, signal.SIGTERM)
+    os.kill(healthy.cli.server, signal.SIGTERM)
     assert ids(healthy.report())[:1] == ["server.not-running"]
     asked = healthy("doctor", "--fix")
     assert asked.code == 2, "without a terminal nobody can be asked"

@@ -96,7 +96,7 @@ def test_a_model_without_a_pin_is_named_with_the_command_that_gets_it(
 def test_once_says_what_is_and_changes_nothing(llmctl: Llmctl, ready: str) -> None:
     assert llmctl("up", ready).code == 0
     assert llmctl("guard", "--once").out == "starter  resident: starter is resident in host memory\n"
-    runner = llmctl.owned()[-1]
+    runner = llmctl.runner
     llmctl.kill(runner)
     once = llmctl("guard", "--once", "--json")
     assert once.code == 5

@@ -54,7 +54,7 @@ class Api:
 
     @property
     def server(self) -> int:
-        return next(pid for pid in self.cli.owned() if b"\0serve" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        return self.cli.server
 
     def runners(self) -> list[int]:
         owned = self.cli.owned()

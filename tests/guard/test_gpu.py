@@ -43,12 +43,12 @@ def test_a_driver_that_does_not_work_is_named_never_fought_and_its_return_is_see
     assert told["degraded"]
     assert told["action"] is None
     assert helps in told["remedy"]
-    runner = on_gpu.cli.owned()[-1]
+    runner = on_gpu.cli.runner
     on_gpu.cli.kill(runner)
     seen = len(on_gpu.events)
-    note = on_gpu.note
-    assert note is not None
-    assert (note.reason, note.degraded, note.ready) == (reason, True, False)
+    # The event is said before the note is written.
+    note = until("the note", lambda: (found := on_gpu.note) and found.reason == reason and found)
+    assert (note.degraded, note.ready) == (True, False)
     nvml_standin.set(ScriptedGpu())
     on_gpu.told("not_running", "load", since=seen)
     on_gpu.is_ready()
@@ -65,7 +65,7 @@ def test_a_lost_gpu_is_named(on_gpu: RunningGuard, nvml_standin: NvmlStandin) ->
 
 def test_a_runner_that_dies_with_its_gpu_is_no_eviction(on_gpu: RunningGuard, nvml_standin: NvmlStandin) -> None:
     """NVML is asked when a runner has ended, not when it is due."""
-    (runner,) = (pid for pid in on_gpu.cli.owned() if b"llama-server\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    runner = on_gpu.cli.runner
     seen = len(on_gpu.events)
     nvml_standin.set(ScriptedGpu(errors={"nvmlDeviceGetMemoryInfo": "GPU_IS_LOST"}))
     on_gpu.cli.kill(runner)
@@ -81,13 +81,13 @@ def test_a_model_on_the_cpu_is_loaded_anew_once_and_then_the_engine_starts_anew(
     port = Path(ready).read_text().partition("port: ")[2].partition(",")[0]
     up = llmctl("up", ready, "--json")
     assert up.json["models"][0]["place"] == "cpu"
-    server = llmctl.owned()[0]
+    server = llmctl.server
     profile = llmctl.profile(starter_gguf, port=int(port), require="partial")
     guard = start_guard("--profile", profile)
     guard.told("on_cpu", "load")
     guard.told("on_cpu", "restart_engine")
     guard.is_ready()
-    assert llmctl.owned()[0] != server
+    assert llmctl.server != server
     status = llmctl("status", "--json").json
     assert (status["models"][0]["place"], status["models"][0]["verdict"]) == ("gpu", "proved")
 

@@ -90,6 +90,19 @@ class Llmctl:
             assert time.monotonic() < deadline, f"pid {pid} does not end"
             time.sleep(0.02)
 
+    def of_program(self, word: bytes) -> int:
+        """The one owned process with this in its command line: numbers begin anew, so none is the first or the last."""
+        (found,) = (pid for pid in self.owned() if word in Path(f"/proc/{pid}/cmdline").read_bytes())
+        return found
+
+    @property
+    def server(self) -> int:
+        return self.of_program(b"\0serve")
+
+    @property
+    def runner(self) -> int:
+        return self.of_program(b"llama-server\0")
+
     def owned(self) -> list[int]:
         """Processes that carry this HOME's state folder as their owner."""
         marker = f"LLMCTL_OWNER={Path(os.environ['XDG_STATE_HOME']) / 'llmctl'}".encode()

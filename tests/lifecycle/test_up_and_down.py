@@ -204,7 +204,7 @@ def test_ctrl_c_says_so_and_the_next_up_continues(llmctl: Llmctl, ready: str) ->
 
 def test_a_runner_that_died_is_seen_and_loaded_again(llmctl: Llmctl, ready: str) -> None:
     up = llmctl("up", ready, "--json").json
-    runner = llmctl.owned()[-1]
+    runner = llmctl.runner
     llmctl.kill(runner)
     # /api/ps goes on showing it: nothing has asked the dead runner yet.
     assert llmctl("status", "--quiet").code == 5

@@ -56,7 +56,7 @@ def test_the_command_finds_the_gpu_free_and_the_model_is_back_after_it(llmctl: L
     assert (done.code, done.out) == (7, "in: hello\n"), done.err
     assert "bad" in done.err
     assert llmctl("status", "--quiet").code == 0
-    assert llmctl.owned()[0] == server, "the server itself goes on"
+    assert llmctl.server == server, "the server itself goes on"
 
 
 def test_while_it_runs_nothing_of_llmctl_takes_the_gpu_back(llmctl: Llmctl, up: str, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_down_while_it_runs_is_meant(llmctl: Llmctl, up: str, tmp_path: Path) ->
 
 
 def test_a_server_that_died_meanwhile_is_started_again(llmctl: Llmctl, up: str) -> None:
-    server = llmctl.owned()[0]
+    server = llmctl.server
     assert llmctl("yield", "--", "sh", "-c", f"kill -9 {server}").code == 0
     assert llmctl("status", "--quiet").code == 0
 
@@ -155,7 +155,7 @@ def test_a_server_that_died_meanwhile_is_started_again(llmctl: Llmctl, up: str) 
 def test_a_model_that_cannot_come_back_is_no_success(llmctl: Llmctl, up: str) -> None:
     """Its status is the command's where that failed already; 0 would say that all is well."""
     llmctl.environ["LLMCTL_ENGINE"] = "/nowhere/ollama"
-    kill = f"kill -9 {llmctl.owned()[0]}"
+    kill = f"kill -9 {llmctl.server}"
     done = llmctl("yield", "--", "sh", "-c", kill)
     assert done.code == 1
     assert "/nowhere/ollama" in done.err
@@ -199,7 +199,7 @@ def test_under_sudo_the_command_is_the_users(llmctl: Llmctl) -> None:
 @pytest.mark.real("nvml")
 def test_memory_that_the_driver_keeps_is_told(llmctl: Llmctl, up: str, nvml_standin: NvmlStandin) -> None:
     """The scripted driver goes on saying that the ended runner holds its memory."""
-    runner = llmctl.owned()[-1]
+    runner = llmctl.runner
     nvml_standin.set(ScriptedGpu(compute=[(runner, 4 << 30)], used_bytes=5 << 30))
     llmctl.environ |= nvml_standin.environ
     done = llmctl("yield", "--", "true")
