@@ -14,8 +14,8 @@ CHECKS = (
         "error",
         "Inside a container the driver's library and devices are those that NVIDIA's container toolkit hands in. "
         "Without them nothing can use a card, though NVIDIA_VISIBLE_DEVICES or the profile asks for one (ollama "
-        "issues 4604, 8962 and 14658 are of containers that lost theirs). A warning where the profile requires no "
-        "GPU.",
+        "issues 4604, 8962 and 14658 are of containers that lost theirs). For information where the profile requires "
+        "no GPU, as Ollama's image sets the variable anyway.",
         gpu_driver.container,
     ),
     Check(

@@ -42,7 +42,8 @@ def container(facts: Facts) -> Judgement:
         "the host's driver, handed in by NVIDIA's container toolkit",
         HAND_IN,
         subject=shell.container or "container",
-        severity=severity(facts),
+        # Images of Ollama's and NVIDIA's set the variable whether anybody asks for a GPU or not.
+        severity="error" if gpu_required(facts) else "info",
     )
 
 

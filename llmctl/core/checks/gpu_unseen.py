@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import Card
 from llmctl.core.checks.finding import Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.gpu_driver import WSL_RESTART
 from llmctl.core.checks.wanted import anew_without, gpu_required, on_gpu, restarted, severity
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -72,13 +73,19 @@ def after_suspend(facts: Facts) -> Judgement:
     return Finding(
         f"this machine slept {gpu.slept_seconds:,.0f} s since its boot, and the engine sees no GPU; the driver does",
         "the engine sees what the driver shows",
-        Remedy(
-            "load nvidia_uvm anew and start the server again; NVreg_PreserveVideoMemoryAllocations=1 for the module "
-            "nvidia keeps it from coming back",
-            restarted(facts, between=("sudo modprobe --remove nvidia_uvm", "sudo modprobe nvidia_uvm")),
-        ),
+        woken(facts),
         tuple(f"GPU {card.index}: {card.name}" for card in gpu.cards),
     )
+
+
+def woken(facts: Facts) -> Remedy:
+    if facts.shell.wsl:
+        return Remedy("start WSL anew, which loads the driver of Windows again", (WSL_RESTART, facts.server.up))
+    again = ("sudo modprobe --remove nvidia_uvm", "sudo modprobe nvidia_uvm")
+    keep = "NVreg_PreserveVideoMemoryAllocations=1 for the module nvidia keeps it from coming back"
+    if facts.shell.container is not None:
+        return Remedy(f"on the host load nvidia_uvm anew, then start this container again; {keep}", again)
+    return Remedy(f"load nvidia_uvm anew and start the server again; {keep}", restarted(facts, between=again))
 
 
 def engine_sees_none(facts: Facts) -> Judgement:

@@ -45,6 +45,7 @@ def test_a_container_that_has_some_of_the_hosts_cards() -> None:
         (GpuFacts("mismatch", "NVML: mismatch", xids=()), "gpu.driver-mismatch"),
         (GpuFacts("fine", driver="535.1", cards=(CARD,), xids=()), "gpu.driver-too-old"),
         (GpuFacts("lost", "GPU 0: lost", driver="570.1", cards=(CARD,), xids=()), "gpu.lost"),
+        (GpuFacts("fine", cards=(CARD,), xids=(), engine_devices=(), slept_seconds=99), "gpu.after-suspend"),
     ],
 )
 def test_the_driver_of_wsl_is_the_one_of_windows(seen: GpuFacts, check: str) -> None:
