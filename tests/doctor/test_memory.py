@@ -169,8 +169,10 @@ def test_a_model_in_host_memory_that_is_nearly_full(healthy: Patient, tmp_path: 
 
 def test_what_the_server_would_evict_counts_as_free_and_nobody_elses() -> None:
     """Two cards: a runner of this server on one, somebody else's program and an orphan on the other."""
+    from dataclasses import replace
     from types import SimpleNamespace
 
+    from llmctl.core.checks.facts import NotGathered
     from llmctl.core.checks.facts.gpu import Card, GpuFacts, GpuProcess
     from llmctl.core.checks.facts.host import HostFacts
     from llmctl.core.checks.facts.server import Runner, ServerFacts
@@ -189,11 +191,11 @@ def test_what_the_server_would_evict_counts_as_free_and_nobody_elses() -> None:
     )
     gpus = GpuFacts("fine", cards=(card(0, (8, 6 * GIB)), card(1, (9, 2 * GIB), (10, 3 * GIB))))
 
-    def free(devices: Any) -> list[int]:
+    def free(devices: Any, seen: GpuFacts = gpus) -> list[int]:
         given = SimpleNamespace(
             profile=Profile("mine", (ModelSpec("m"),), gpu=GpuSpec("full", devices=devices)),
             of_server=server,
-            of_gpu=gpus,
+            of_gpu=seen,
             of_host=HostFacts(None, None, None),
             server=SimpleNamespace(paths=SimpleNamespace(state=Path("/nowhere"))),
         )
@@ -201,3 +203,6 @@ def test_what_the_server_would_evict_counts_as_free_and_nobody_elses() -> None:
 
     assert free("all") == [24, 19]
     assert free((1,)) == [19]
+    # In a container the runner goes by another number: what it holds cannot be told from what others do.
+    with pytest.raises(NotGathered, match="NVML numbers processes as the host does"):
+        free("all", replace(gpus, pids_known=False))
