@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from llmctl.core.checks.facts.log import Load, LogFacts, LogLine
+from llmctl.core.checks.facts.log import RECENT_SECONDS, Load, LogFacts, LogLine
 from llmctl.core.placement import OUT_OF_MEMORY, RUNNER_START
 
 START = 'msg="server config"'
@@ -48,7 +48,7 @@ TIME = re.compile(r"time=(\S+)")
 COMMAND = re.compile(r'msg="starting llama-server" cmd="(?P<cmd>[^"]*)"')
 BLOB = re.compile(r"sha256-([0-9a-f]{64})")
 GIN = re.compile(
-    r"\[GIN\] (?P<time>\S+ - \S+) \| (?P<status>\d{3}) \|\s*(?P<took>\S+) \|\s*(?P<who>\S+) \| "
+    r"\[GIN\] (?P<time>\d{4}/\d\d/\d\d - \d\d:\d\d:\d\d) \| (?P<status>\d{3}) \|\s*(?P<took>\S+) \|\s*(?P<who>\S+) \| "
     r'POST\s+"(?P<path>[\w/]+)"'
 )
 EMBEDDING = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
@@ -83,12 +83,19 @@ def telling(text: str) -> Iterator[str]:
             yield line[:LINE_CHARACTERS]
 
 
-def parse(text: str, source: str, *, since_start: bool) -> LogFacts:
+def parse(
+    text: str,
+    source: str,
+    *,
+    since_start: bool,
+    now_seconds: float | None = None,
+    complete_from: float | None = None,
+) -> LogFacts:
     """The facts of a log that begins at the server's start, or later where `since_start` is False."""
     lowered = text.lower()
     config = effective(text)
     requests = list(GIN.finditer(text))
-    found = {name: kind(text, lowered, phrases) for name, phrases in KINDS.items()}
+    found = {name: kind(text, lowered, phrases, now_seconds) for name, phrases in KINDS.items()}
     gpu_lines = tuple(lines_with(text, text, 'msg="inference compute"'))
     return LogFacts(
         source,
@@ -96,39 +103,82 @@ def parse(text: str, source: str, *, since_start: bool) -> LogFacts:
         since_start,
         loads=tuple(loads(text)),
         keep_alive_string=of_requests(
-            [one for one in requests if one["status"] == "400" and one["path"] in ASKING and one["took"].endswith("µs")]
+            [
+                one
+                for one in requests
+                if one["status"] == "400" and one["path"] in ASKING and one["took"].endswith("µs")
+            ],
+            now_seconds,
         ),
-        embedding_refused=of_requests([one for one in requests if one["status"] == "501" and one["path"] in EMBEDDING]),
+        embedding_refused=of_requests(
+            [one for one in requests if one["status"] == "501" and one["path"] in EMBEDDING], now_seconds
+        ),
         config=config,
         gpus=tuple(name for name in map(gpu_name, gpu_lines) if name) if gpu_lines else None,
         gpu_lines=tuple(line[:LINE_CHARACTERS] for line in gpu_lines),
         debug=config is not None and config.get("OLLAMA_DEBUG", "INFO") not in {"", "INFO", "0", "false"},
+        now_seconds=now_seconds,
+        complete_from=complete_from,
         **found,
     )
 
 
-def kind(text: str, lowered: str, phrases: tuple[str, ...]) -> LogLine | None:
+def kind(text: str, lowered: str, phrases: tuple[str, ...], now_seconds: float | None) -> LogLine | None:
     """The last line of a kind, and how many there are; what the engine says twice at once counts once."""
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[float, str]] = {}
     for phrase in phrases:
-        for line in lines_with(text, lowered, phrase):
+        for begin, line in placed(text, lowered, phrase):
             hidden = phrase not in SAID_IN_DEBUG and DEBUG_LINE.search(line[:120])
             if hidden or not (line.startswith(("time=", "Error")) or RUNNER_LINE.match(line)):
                 continue
             at = TIME.match(line)
-            seen[at[1] if at else line] = line
+            seen[at[1] if at else line] = (time_at(text, begin) or 0.0, line)
     if not seen:
         return None
-    return LogLine(max(seen.items())[1][:LINE_CHARACTERS], len(seen))
+    last = max((at, key) for key, (at, _) in seen.items())[1]
+    return LogLine(seen[last][1][:LINE_CHARACTERS], len(seen), lately([at for at, _ in seen.values()], now_seconds))
+
+
+def lately(times: list[float], now_seconds: float | None) -> int | None:
+    """How many are of the last hour; None where that cannot be told. 0 is a time that is not known."""
+    if now_seconds is None or not all(times):
+        return None
+    return sum(at >= now_seconds - RECENT_SECONDS for at in times)
+
+
+def time_at(text: str, begin: int) -> float | None:
+    """When the line at `begin` was written: its own time, or that of the server's last line before it."""
+    if not text.startswith("time=", begin):
+        before = text.rfind("\ntime=", 0, begin)
+        begin = before + 1 if before >= 0 else 0
+    at = TIME.match(text, begin)
+    return seconds_of(at[1]) if at else None
+
+
+def seconds_of(time: str) -> float | None:
+    try:
+        return datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None
+
+
+def first_time(text: str) -> float | None:
+    at = re.search(r"^time=(\S+)", text, re.MULTILINE)
+    return seconds_of(at[1]) if at else None
 
 
 def lines_with(text: str, where: str, phrase: str) -> Iterator[str]:
-    """The lines of `text` in which a phrase stands; `where` is the same text, perhaps in lower case."""
+    return (line for _, line in placed(text, where, phrase))
+
+
+def placed(text: str, where: str, phrase: str) -> Iterator[tuple[int, str]]:
+    """The lines of `text` in which a phrase stands, with their places; `where` is the same text, perhaps in lower
+    case."""
     at = where.find(phrase)
     while at >= 0:
         begin, end = where.rfind("\n", 0, at) + 1, where.find("\n", at)
         end = len(where) if end < 0 else end
-        yield text[begin:end]
+        yield begin, text[begin:end]
         at = where.find(phrase, end)
 
 
@@ -144,7 +194,7 @@ def loads(text: str) -> Iterator[Load]:
             f"sha256:{blob[1]}",
             number_after(words, "-c"),
             number_after(words, "-np"),
-            datetime.fromisoformat(at[1].replace("Z", "+00:00")).timestamp() if at else None,
+            seconds_of(at[1]) if at else None,
         )
 
 
@@ -155,11 +205,14 @@ def number_after(words: list[str], option: str) -> int | None:
     return int(value) if value.isdigit() else None
 
 
-def of_requests(found: list[re.Match[str]]) -> LogLine | None:
+def of_requests(found: list[re.Match[str]], now_seconds: float | None) -> LogLine | None:
     if not found:
         return None
     last = found[-1]
-    return LogLine(f"[GIN] {last['time']} | {last['status']} | {last['who']} | POST {last['path']}", len(found))
+    # Gin writes the local time, which is this machine's.
+    times = [seconds_of(one["time"].replace("/", "-").replace(" - ", "T")) or 0.0 for one in found]
+    text = f"[GIN] {last['time']} | {last['status']} | {last['who']} | POST {last['path']}"
+    return LogLine(text, len(found), lately(times, now_seconds))
 
 
 def effective(text: str) -> dict[str, str] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+
 import pytest
 
 from llmctl.core.checks.facts.log import LogFacts
@@ -160,3 +163,25 @@ def test_memory_that_did_not_come_back_is_said_at_the_level_of_debug() -> None:
     assert found.count == 1
     prompt = 'time=2026-01-02T03:04:05.678Z level=DEBUG source=x.go:1 msg="ran out of memory, said the prompt"\n'
     assert parse(prompt, "server.log", since_start=False).out_of_memory is None
+
+
+@pytest.mark.parametrize(("later_seconds", "recent"), [(0.0, 3), (3585.0, 2), (3595.0, 1), (7200.0, 0)])
+def test_what_is_of_the_last_hour(later_seconds: float, recent: int) -> None:
+    """A runner's own line has no time, and is as old as the server's last one before it."""
+    failed = "alloc_tensor_range: failed to allocate CPU buffer of size {}"
+    at = [AT.format(second, "INFO") + 'msg="x"' for second in ("44", "50", "59")]
+    lines = [CONFIG, at[0], failed.format(1), at[1], failed.format(2), at[2], failed.format(3)]
+    now = 1795421880.0 + later_seconds
+    found = parse("\n".join(lines) + "\n", "log", since_start=True, now_seconds=now).out_of_memory
+    assert found is not None
+    assert (found.count, found.recent, found.lately) == (3, recent, recent)
+    assert found.text.endswith("size 3")
+
+
+def test_requests_are_counted_by_the_local_time() -> None:
+    lines = [f'[GIN] 2026/11/23 - {hour:02}:18:11 | 501 | 9.1ms | 127.0.0.1 | POST "/api/embed"' for hour in (6, 8)]
+    now = datetime(2026, 11, 23, 8, 30, 0).timestamp()
+    found = parse("\n".join(lines) + "\n", "log", since_start=True, now_seconds=now).embedding_refused
+    assert found is not None
+    assert (found.count, found.recent) == (2, 1)
+    assert read(*lines).embedding_refused == replace(found, recent=None)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from llmctl.core.checks.facts import Facts
-from llmctl.core.checks.facts.log import Load, LogLine
+from llmctl.core.checks.facts.log import Load, LogFacts, LogLine
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.server_processes import DOWN
+from llmctl.core.checks.wanted import since, unsaid
 
 STORM = 3
 NUMBERS = re.compile(r"\blimit=(\d+) prompt=(\d+)")
@@ -19,11 +20,12 @@ NUMBERS = re.compile(r"\blimit=(\d+) prompt=(\d+)")
 def reloads(facts: Facts) -> Judgement:
     if not facts.models.asked:
         return Unknown("the server does not tell what it has loaded")
-    return [
+    found = [
         storm(facts, model, again)
         for model in facts.models.resident
         if len(again := reloaded(facts.log.recent_loads, model)) >= STORM
     ]
+    return found or unsaid(facts.log)
 
 
 def reloaded(loads: Sequence[Load], model: ResidentFacts) -> list[Load]:
@@ -41,7 +43,7 @@ def storm(facts: Facts, model: ResidentFacts, again: list[Load]) -> Finding:
     others = {load.weights_digest for load in facts.log.recent_loads} - {model.weights_digest}
     asked = f"contexts of {', '.join(map(str, contexts))} tokens" if len(contexts) > 1 else "other models"
     return Finding(
-        f"{len(again)} loads within an hour, as clients asked for {asked}",
+        f"{len(again)} loads within the last hour, as clients asked for {asked}",
         f"one load, with a context of {model.context:,} tokens, and clients that send no num_ctx",
         Remedy(
             "let the clients send no num_ctx and ask for the pinned model; its context is in the profile",
@@ -82,12 +84,13 @@ def ends(stays_seconds: float | None) -> str:
 def truncated(facts: Facts) -> Judgement:
     found = facts.log.truncated
     if found is None:
-        return None
+        return unsaid(facts.log)
     numbers = NUMBERS.search(found.text)
     last = f"; the last had {int(numbers[2]):,} tokens, of which {int(numbers[1]):,} were read" if numbers else ""
-    count = "1 prompt was" if found.count == 1 else f"{found.count} prompts were"
+    count = found.lately or found.count
+    prompts = "1 prompt was" if count == 1 else f"{count} prompts were"
     return Finding(
-        f"{count} cut in the middle, and answered with HTTP 200{last}",
+        f"{prompts} cut in the middle, and answered with HTTP 200{since(found)}{last}",
         "no prompt longer than the context, or an error that says so",
         Remedy(
             "raise server.context in the profile, or have the client send truncate: false, as `llmctl ask` does, and "
@@ -95,11 +98,13 @@ def truncated(facts: Facts) -> Judgement:
             ("llmctl fit", facts.server.up),
         ),
         (found.text,),
+        severity=None if found.lately else "info",
     )
 
 
 def keep_alive_string(facts: Facts) -> Judgement:
     return refused(
+        facts.log,
         facts.log.keep_alive_string,
         'refused at once with HTTP 400, as a keep_alive of "-1" in quotes is',
         'keep_alive as a number (-1), or as a text with a unit ("-1m")',
@@ -109,19 +114,26 @@ def keep_alive_string(facts: Facts) -> Judgement:
 
 def embeddings(facts: Facts) -> Judgement:
     return refused(
+        facts.log,
         facts.log.embedding_refused,
-        "for embeddings answered with HTTP 501: the model that was asked generates text",
+        "for embeddings answered with HTTP 501, as the model that was asked generates text",
         "embeddings asked from an embedding model",
         "have the client ask an embedding model, and pull one",
-        "llmctl pull nomic-embed-text",
+        "llmctl pull nomic-embed-text --quantization F16",
     )
 
 
-def refused(found: LogLine | None, observed: str, expected: str, text: str, *commands: str) -> Judgement:
+def refused(log: LogFacts, found: LogLine | None, observed: str, expected: str, text: str, *commands: str) -> Judgement:
     if found is None:
-        return None
-    count = f"{found.count} request{'' if found.count == 1 else 's'}"
-    return Finding(f"{count} {observed}", expected, Remedy(text, commands or ("llmctl logs -n 100",)), (found.text,))
+        return unsaid(log)
+    count = found.lately or found.count
+    return Finding(
+        f"{count} request{'' if count == 1 else 's'} {observed}{since(found)}",
+        expected,
+        Remedy(text, commands or ("llmctl logs -n 100",)),
+        (found.text,),
+        severity=None if found.lately else "info",
+    )
 
 
 CHECKS = (
@@ -132,7 +144,7 @@ CHECKS = (
         "A request whose num_ctx differs from the loaded one makes Ollama load the model anew, and the next request "
         "without it does so again (ollama v0.34.0 server/sched.go:1381-1431); a request for another model does the "
         "same where only one is kept. Every load is a line `starting llama-server` in the log, with context and "
-        "slots; three changes within an hour are a storm.",
+        "slots; three changes within the last hour are a storm.",
         reloads,
         after=DOWN,
     ),
@@ -151,7 +163,7 @@ CHECKS = (
         "warning",
         "A prompt longer than the context is cut in its middle, and the answer says nothing of it. Ollama logs "
         "`truncating input prompt` with the numbers (v0.34.0 llm/llama_server.go:317); the text of the prompt is not "
-        "in the log.",
+        "in the log. For information where the last was more than an hour ago.",
         truncated,
         after=DOWN,
     ),

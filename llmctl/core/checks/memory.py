@@ -10,7 +10,7 @@ from llmctl.core.checks.facts.gpu import Card
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.gpu import NO_CARD
-from llmctl.core.checks.wanted import gpu_required, holder, on_gpu, others, restarted, severity
+from llmctl.core.checks.wanted import gpu_required, holder, on_gpu, others, restarted, severity, since
 from llmctl.core.checks.words import MIB, size, times
 from llmctl.core.prediction import claim_apart, findings, most
 
@@ -184,7 +184,7 @@ def out_of_memory(facts: Facts) -> Judgement:
     what = "host memory" if on_host else "the GPU's memory"
     again = "the model lies where it should now" if on_gpu(facts) else "the same load would fail again"
     return Finding(
-        f"{times(line.count)} since the server's start a load or an answer ran out of {what}",
+        f"{times(line.lately or line.count)}{since(line)} a load or an answer ran out of {what}",
         f"loads and answers that have room; {again}",
         Remedy(
             "give the model less, or free what others hold" + ("" if ways else ": `fit` computes the ways out"),
@@ -194,6 +194,7 @@ def out_of_memory(facts: Facts) -> Judgement:
         ),
         (line.text,),
         facts.log.source,
+        None if line.lately else "info",
     )
 
 
@@ -210,7 +211,8 @@ def not_recovered(facts: Facts) -> Judgement:
     if line is None:
         return None
     return Finding(
-        f"{times(line.count)} the GPU's memory did not come back, or was not told, after a model was unloaded",
+        f"{times(line.lately or line.count)}{since(line)} the GPU's memory did not come back, or was not told, after a "
+        "model was unloaded",
         "memory that is free when its runner has ended",
         Remedy(
             "look for a runner that was left behind, and start the server anew",
@@ -218,6 +220,7 @@ def not_recovered(facts: Facts) -> Judgement:
         ),
         (line.text,),
         facts.log.source,
+        None if line.lately else "info",
     )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 from llmctl.core.checks.facts import Facts
+from llmctl.core.checks.facts.log import Load, LogFacts
 from llmctl.core.checks.facts.server import Runner
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy
-from llmctl.core.checks.wanted import ended_by, restarted, rights
+from llmctl.core.checks.wanted import ended_by, restarted, rights, unsaid
 from llmctl.core.checks.words import size
 
 OFTEN = 3
+# How long a model stays where nobody says otherwise (ollama v0.34.0 envconfig/config.go:129).
+KEEP_ALIVE_SECONDS = 300.0
 DOWN = (
     "profile.invalid",
     "engine.none",
@@ -119,13 +122,14 @@ def stuck(facts: Facts, runner: Runner) -> Finding:
 
 
 def crash_loop(facts: Facts) -> Judgement:
-    """Not every end leaves a line; that the same is loaded again with nothing in between tells of the others."""
-    ended, loads = facts.log.runner_ended, facts.log.recent_loads
-    again = sum((one.weights_digest, one.context) == (two.weights_digest, two.context) for one, two in pairwise(loads))
-    if ended is None or max(again, ended.count) < OFTEN:
+    ended = facts.log.runner_ended
+    if ended is None:
+        return unsaid(facts.log)
+    count = max(loaded_again(facts.log), ended.lately)
+    if not ended.lately or count < OFTEN:
         return None
     return Finding(
-        f"the runner ended by itself, and the same model was loaded again {max(again, ended.count)} times",
+        f"the runner ended by itself, and the same model was loaded again {count} times within the last hour",
         "a runner that lives as long as its model is wanted",
         Remedy(
             "see what it said before it ended, and whether the model's files are whole",
@@ -133,6 +137,21 @@ def crash_loop(facts: Facts) -> Judgement:
         ),
         (ended.text,),
     )
+
+
+def loaded_again(log: LogFacts) -> int:
+    """Not every end leaves a line; that the same is loaded again soon, with nothing in between, tells of the others."""
+    return sum(
+        (one.weights_digest, one.context) == (two.weights_digest, two.context) and not idled(one, two)
+        for one, two in pairwise(log.recent_loads)
+    )
+
+
+def idled(one: Load, two: Load) -> bool:
+    """Whether the model may have been unloaded by its keep-alive in between."""
+    if one.at_seconds is None or two.at_seconds is None:
+        return False
+    return two.at_seconds - one.at_seconds >= KEEP_ALIVE_SECONDS
 
 
 def foreign(facts: Facts) -> Judgement:
@@ -188,7 +207,8 @@ CHECKS = (
         "warning",
         "Ollama loads a model again when its runner has ended, and counts nothing (ollama issues 17089, 9782). Its "
         "log has a line for most ends that it did not ask for (v0.34.0 llm/llama_server.go:1196), and one for each "
-        "load; three loads of the same within an hour are a loop.",
+        "load; three of them within the last hour are a loop. Of loads that are five minutes apart the "
+        "keep-alive may be the cause.",
         crash_loop,
         after=DOWN,
     ),

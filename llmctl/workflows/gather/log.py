@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,16 +28,24 @@ JOURNAL_LINES = 5000
 
 @dataclass(frozen=True)
 class Log:
-    """The text since the server's start; `whole` False: what it begins with is not there."""
+    """The text since the server's start; `whole` False: not all of it is there, but all from `complete_from` on, where
+    a line tells the time."""
 
     text: str
     source: str
     whole: bool
+    complete_from: float | None = None
 
 
 def gather(given: Given) -> LogFacts:
     found = read(given)
-    return engine_log.parse(found.text, found.source, since_start=found.whole)
+    return engine_log.parse(
+        found.text,
+        found.source,
+        since_start=found.whole,
+        now_seconds=time.time(),
+        complete_from=found.complete_from,
+    )
 
 
 def read(given: Given) -> Log:
@@ -71,7 +80,7 @@ def of_journal(manager: systemd.Manager, name: str) -> Log:
         raise NotGathered(f"the journal shows this user nothing of {name}")
     starts = [number for number, line in enumerate(lines) if engine_log.START in line]
     text = "\n".join(lines[starts[-1] :] if starts else lines) + "\n"
-    return Log(text, name, bool(starts))
+    return Log(text, name, bool(starts), None if starts else engine_log.first_time(text))
 
 
 def of_file(path: Path) -> Log:
@@ -79,21 +88,26 @@ def of_file(path: Path) -> Log:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            text, whole = since_start(file.fileno(), size) if size else (b"", False)
+            head, tail = since_start(file.fileno(), size) if size else (b"", b"")
     except FileNotFoundError:
         raise NotGathered("there is no log: llmctl has not started a server yet") from None
     except OSError as error:
         raise NotGathered(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    return Log(text.decode("utf-8", "replace"), str(path), whole)
+    text = tail.decode("utf-8", "replace")
+    if head is None:
+        return Log(text, str(path), whole=True)
+    return Log(
+        head.decode("utf-8", "replace") + text, str(path), whole=False, complete_from=engine_log.first_time(text)
+    )
 
 
-def since_start(descriptor: int, size: int) -> tuple[bytes, bool]:
-    """What was written since the last start, whether that is all of it."""
+def since_start(descriptor: int, size: int) -> tuple[bytes | None, bytes]:
+    """What was written since the last start; where that is too much, or not to be found, its beginning and its end."""
     with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as content:
         found = content.rfind(engine_log.START.encode(), max(0, size - SEARCHED_BYTES))
         if found < 0:
-            return content[max(0, size - TAIL_BYTES) :], False
+            return b"", content[max(0, size - TAIL_BYTES) :]
         begin = content.rfind(b"\n", 0, found) + 1
         if size - begin <= TAIL_BYTES + HEAD_BYTES:
-            return content[begin:], True
-        return content[begin : begin + HEAD_BYTES] + b"\n" + content[size - TAIL_BYTES :], False
+            return None, content[begin:]
+        return content[begin : begin + HEAD_BYTES] + b"\n", content[size - TAIL_BYTES :]

@@ -15,7 +15,8 @@ from llmctl.core.checks.facts.server import ServerFacts
 from llmctl.core.checks.finding import Finding
 
 MINE, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
-LOG = LogFacts("log", 100, since_start=True)
+NOW = 10_000.0
+LOG = LogFacts("log", 100, since_start=True, now_seconds=NOW)
 LOADED = LoadedFacts("m", "d", 2048, 0, 0, None, MINE)
 
 
@@ -30,10 +31,12 @@ def found(given: Facts) -> dict[str, Finding]:
     return {outcome.check.id: outcome.findings[0] for outcome in outcomes if outcome.state == "found"}
 
 
-def loads(*each: tuple[str, int], apart_seconds: float | None = 60.0) -> LogFacts:
+def loads(*each: tuple[str, int], apart_seconds: float | None = 60.0, ago_seconds: float = 0.0) -> LogFacts:
+    """The last of them was `ago_seconds` ago."""
+    last = NOW - ago_seconds
     made = tuple(
-        Load(digest, context, 1, None if apart_seconds is None else 1000 + place * apart_seconds)
-        for place, (digest, context) in enumerate(each)
+        Load(digest, context, 1, None if apart_seconds is None else last - (len(each) - place) * apart_seconds)
+        for place, (digest, context) in enumerate(each, 1)
     )
     return replace(LOG, loads=made)
 
@@ -41,7 +44,7 @@ def loads(*each: tuple[str, int], apart_seconds: float | None = 60.0) -> LogFact
 @pytest.mark.parametrize(
     ("log", "words"),
     [
-        (loads((MINE, 2048), (MINE, 512), (MINE, 2048), (MINE, 512)), "3 loads within an hour"),
+        (loads((MINE, 2048), (MINE, 512), (MINE, 2048), (MINE, 512)), "3 loads within the last hour"),
         (loads((MINE, 2048), (MINE, 512), (MINE, 2048), (MINE, 512)), "contexts of 512, 2048 tokens"),
         (
             loads((MINE, 2048), (OTHER, 4096), (MINE, 2048), (OTHER, 4096), (MINE, 2048), (OTHER, 1), (MINE, 2048)),
@@ -51,6 +54,7 @@ def loads(*each: tuple[str, int], apart_seconds: float | None = 60.0) -> LogFact
         (loads((MINE, 2048), (MINE, 2048), (MINE, 2048), (MINE, 2048)), None),
         (loads((MINE, 2048), (MINE, 512), (MINE, 2048)), None),
         (loads((MINE, 2048), (MINE, 512), (MINE, 2048), (MINE, 512), apart_seconds=2400), None),
+        (loads((MINE, 2048), (MINE, 512), (MINE, 2048), (MINE, 512), ago_seconds=3601), None),
         (loads((MINE, 2048), (OTHER, 1), (OTHER, 2), (OTHER, 3), (OTHER, 1)), None),
         (LOG, None),
     ],
@@ -80,3 +84,32 @@ def test_the_numbers_of_a_cut_prompt() -> None:
     finding = found(facts(replace(LOG, truncated=LogLine(line, 2))))["clients.truncated"]
     assert finding.observed.startswith("2 prompts were cut in the middle")
     assert finding.observed.endswith("the last had 9,002 tokens, of which 259 were read")
+
+
+@pytest.mark.parametrize(("kind", "check"), [("truncated", "truncated"), ("embedding_refused", "embeddings")])
+@pytest.mark.parametrize(
+    ("count", "recent", "words", "severity"),
+    [(9, 2, "2 ", None), (9, 0, "9 ", "info"), (9, None, "9 ", None)],
+)
+def test_what_was_long_ago_is_for_information(
+    kind: str, check: str, count: int, recent: int | None, words: str, severity: str | None
+) -> None:
+    log = replace(LOG, **{kind: LogLine("a line", count, recent)})  # type: ignore[arg-type]
+    finding = found(facts(log))[f"clients.{check}"]
+    assert finding.observed.startswith(words)
+    assert finding.severity == severity
+    assert ("none within the last hour" in finding.observed) == (recent == 0)
+
+
+@pytest.mark.parametrize(
+    ("log", "state"),
+    [
+        (LOG, "ok"),
+        (replace(LOG, since_start=False), "unknown"),
+        (replace(LOG, since_start=False, complete_from=NOW - 60), "unknown"),
+        (replace(LOG, since_start=False, complete_from=NOW - 3600), "ok"),
+    ],
+)
+def test_what_a_log_does_not_have_is_unknown_where_it_does_not_reach_back(log: LogFacts, state: str) -> None:
+    of_log = [check for check in clients.CHECKS if check.id != "clients.keep-alive"]
+    assert {each.state for each in examine(of_log, facts(log))} == {state}

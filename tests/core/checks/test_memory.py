@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -156,3 +157,16 @@ def test_which_memory_ran_out(line: str, where: str) -> None:
     assert where in finding.observed
     lacking = FitFacts((ModelFit("m", "no", needed_bytes=2, free_bytes=1),))
     assert ids(facts(log=log, fit=lacking)) == ["memory.does-not-fit"]
+
+
+@pytest.mark.parametrize(("recent", "severity"), [(None, None), (2, None), (0, "info")])
+@pytest.mark.parametrize(
+    ("kind", "check"), [("out_of_memory", "out-of-memory"), ("memory_not_recovered", "not-recovered")]
+)
+def test_what_ran_out_long_ago_is_for_information(
+    kind: str, check: str, recent: int | None, severity: str | None
+) -> None:
+    log = replace(LogFacts("server.log", 10, True), **{kind: LogLine("cudaMalloc failed", 3, recent)})  # type: ignore[arg-type]
+    (finding,) = outcomes(facts(log=log))[f"memory.{check}"].findings
+    assert finding.severity == severity
+    assert ("none within the last hour" in finding.observed) == (recent == 0)

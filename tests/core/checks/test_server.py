@@ -30,7 +30,8 @@ ABSENT = ServerFacts(URL, "profile", "absent", f"no server at {URL}", expected=T
 ANSWERS = ServerFacts(
     URL, "profile", "answers", version="0.34.0", owner="llmctl", pid=7, expected=True, processes=(PROCESS,), lacks=()
 )
-LOG = LogFacts("log", 100, since_start=True)
+NOW = 10_000.0
+LOG = LogFacts("log", 100, since_start=True, now_seconds=NOW)
 PROFILE = Profile("mine", (ModelSpec("m"),))
 
 
@@ -228,7 +229,9 @@ def test_which_runners_are_stuck(change: dict[str, Any], stuck: bool) -> None:
 
 
 def loads(*contexts: int, apart_seconds: float = 60.0) -> tuple[Load, ...]:
-    return tuple(Load(WEIGHTS, context, 1, 1000 + place * apart_seconds) for place, context in enumerate(contexts))
+    """The last of them is now."""
+    last = len(contexts) - 1
+    return tuple(Load(WEIGHTS, each, 1, NOW - (last - n) * apart_seconds) for n, each in enumerate(contexts))
 
 
 def test_a_loop_is_of_the_same_load_within_an_hour_and_of_runners_that_ended() -> None:
@@ -241,8 +244,15 @@ def test_a_loop_is_of_the_same_load_within_an_hour_and_of_runners_that_ended() -
     assert found(replace(LOG, runner_ended=replace(ended, count=3))) == ["server.crash-loop"]
     assert found(replace(LOG, loads=loads(2048, 2048, 2048, 2048))) == []
     assert found(replace(LOG, runner_ended=ended, loads=loads(2048, 512, 2048, 512, 2048))) == []
-    rare = loads(2048, 2048, 2048, 2048, apart_seconds=7200)
-    assert found(replace(LOG, runner_ended=ended, loads=rare)) == []
+    assert found(replace(LOG, runner_ended=replace(ended, count=9, recent=2))) == []
+    once = replace(LOG, runner_ended=ended)
+    for apart_seconds in (7200, 300):
+        assert found(replace(once, loads=loads(2048, 2048, 2048, 2048, apart_seconds=apart_seconds))) == []
+    storm = replace(once, loads=loads(2048, 2048, 2048, 2048))
+    assert found(replace(storm, now_seconds=NOW + 7200)) == [], "of the last hour"
+    assert found(replace(storm, runner_ended=replace(ended, recent=0))) == []
+    short = replace(LOG, since_start=False, complete_from=NOW - 60)
+    assert outcomes(facts(ANSWERS, log=short))["server.crash-loop"].state == "unknown"
     assert outcomes(Facts({**facts(ANSWERS).areas, "log": None}))["server.crash-loop"].state == "unknown"
 
 

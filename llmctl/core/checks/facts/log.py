@@ -10,10 +10,17 @@ RECENT_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class LogLine:
-    """The last line of a kind that is known, shortened, and how often that kind came."""
+    """The last line of a kind that is known, shortened, how often that kind came since the server's start, and how
+    often within the last hour: None where the log gives no times."""
 
     text: str
     count: int
+    recent: int | None = None
+
+    @property
+    def lately(self) -> int:
+        """How often within the last hour; in all where that is not known."""
+        return self.count if self.recent is None else self.recent
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Load:
 @dataclass(frozen=True)
 class LogFacts:
     """By the kind of line, since the server's start. `source`: the file or the unit; `lines`: how many were read;
-    `since_start`: whether they reach back to the server's start.
+    `since_start`: whether they reach back to the server's start, `complete_from`: from when on none is missing where
+    they do not, None where that is not known. `now_seconds`: when it was read, as the times in it.
 
     `config` is the effective environment that the server logged. `gpus`: what its discovery found (empty: none), and
     `gpu_lines` how it said so; None where that is not in the log. `out_of_memory` is a load or an answer that failed
@@ -67,11 +75,22 @@ class LogFacts:
     gpus: tuple[str, ...] | None = None
     gpu_lines: tuple[str, ...] = ()
     debug: bool = False
+    now_seconds: float | None = None
+    complete_from: float | None = None
 
     @property
     def recent_loads(self) -> tuple[Load, ...]:
-        """Those within an hour of the last one; all where the log gives no times."""
-        if not self.loads or self.loads[-1].at_seconds is None:
+        """Those of the last hour, and those without a time."""
+        if self.now_seconds is None:
             return self.loads
-        began = self.loads[-1].at_seconds - RECENT_SECONDS
+        began = self.now_seconds - RECENT_SECONDS
         return tuple(load for load in self.loads if load.at_seconds is None or load.at_seconds >= began)
+
+    @property
+    def has_the_hour(self) -> bool:
+        """Whether a line of the last hour would be in it."""
+        if self.since_start:
+            return True
+        if self.complete_from is None or self.now_seconds is None:
+            return False
+        return self.complete_from <= self.now_seconds - RECENT_SECONDS

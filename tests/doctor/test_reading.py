@@ -1,0 +1,89 @@
+"""What is read of files and processes, where a real server would be too much for the edge."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from llmctl.core import engine_log
+from llmctl.core.checks.facts import NotGathered
+from llmctl.core.checks.facts.log import LogFacts
+from llmctl.workflows.gather import log, processes
+
+CONFIG = (
+    'time=2026-11-23T08:17:43.240Z level=INFO source=x.go:1 msg="server config" env="map[OLLAMA_NUM_PARALLEL:{}]"\n'
+)
+CUT = 'time=2026-11-23T08:18:{:02}.240Z level=WARN source=x.go:1 msg="truncating input prompt" limit=1 prompt=2\n'
+
+
+def read(path: Path) -> LogFacts:
+    found = log.of_file(path)
+    return engine_log.parse(
+        found.text, found.source, since_start=found.whole, now_seconds=0.0, complete_from=found.complete_from
+    )
+
+
+def test_only_what_the_last_start_wrote_counts(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    path.write_text(CONFIG.format(1) + CUT.format(1) + CUT.format(2) + CONFIG.format(2) + CUT.format(3))
+    found = read(path)
+    assert found.since_start
+    assert found.config == {"OLLAMA_NUM_PARALLEL": "2"}
+    assert found.truncated is not None
+    assert found.truncated.count == 1
+
+
+def test_of_a_long_log_its_beginning_and_its_end_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "HEAD_BYTES", 1000)
+    monkeypatch.setattr(log, "TAIL_BYTES", 1000)
+    path = tmp_path / "server.log"
+    path.write_text(CONFIG.format(3) + CUT.format(1) + "llama: a line\n" * 1000 + CUT.format(2))
+    found = read(path)
+    assert not found.since_start
+    assert found.lines < 200
+    assert found.config == {"OLLAMA_NUM_PARALLEL": "3"}
+    assert found.truncated is not None
+    assert found.truncated.count == 2
+    assert found.complete_from == datetime(2026, 11, 23, 8, 18, 2, 240000, timezone.utc).timestamp()
+
+
+def test_a_log_without_a_start_and_one_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    path.write_text(CUT.format(1))
+    assert not read(path).since_start
+    path.write_bytes(b"")
+    assert read(path).lines == 0
+    path.unlink()
+    with pytest.raises(NotGathered, match="there is no log"):
+        log.of_file(path)
+    with pytest.raises(NotGathered, match="cannot read"):
+        log.of_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (("web", "--api-key", "swordfish", "--port", "80"), "web --api-key [removed] --port 80"),
+        (("web", "--token=swordfish"), "web --token=[removed]"),
+        (("web", "http://ann:swordfish@host/"), "web http://[removed]@host/"),
+        (("python3", "-m", "http.server", "8000"), "python3 -m http.server 8000"),
+    ],
+)
+def test_a_command_line_is_shown_without_its_secrets(argv: tuple[str, ...], shown: str) -> None:
+    assert processes.command_of(argv) == shown
+
+
+@pytest.mark.parametrize(
+    ("environ", "port"),
+    [
+        ({}, None),
+        ({"HOME": "/"}, 11434),
+        ({"OLLAMA_HOST": "0.0.0.0:8080"}, 8080),
+        ({"OLLAMA_HOST": "http://0.0.0.0"}, 80),
+        ({"OLLAMA_HOST": "https://host"}, None),
+    ],
+)
+def test_where_a_server_listens(environ: dict[str, str], port: int | None) -> None:
+    assert processes.port_of(environ) == port
