@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
-BOOT = Path("/proc/sys/kernel/random/boot_id")
 # Reading two clocks one after the other never takes as long.
 SLEEP_SECONDS = 1.0
 
@@ -18,14 +16,6 @@ def slept_seconds() -> float:
 def since_boot_seconds() -> float:
     """Since this machine booted, the time that it was suspended with it."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def boot() -> str | None:
-    """Which boot this is (random(4), /proc/sys/kernel/random/boot_id); None where the kernel does not tell."""
-    try:
-        return BOOT.read_text().strip()
-    except OSError:
-        return None
 
 
 def resumed(before_seconds: float, now_seconds: float) -> bool:

@@ -32,14 +32,13 @@ class Hold:
     """`by` says what asked for it (`down`, `guard --hold`, `engine upgrade`). Times are of the wall clock;
     `until_seconds` None: until it is taken back.
 
-    The wall clock may be set back by a day meanwhile: in the boot that it was made in, `until_boot_seconds` counts, the
-    time since that boot.
+    The wall clock may be set back by a day meanwhile, and the time since the boot begins anew with the next one: a hold
+    ends as soon as one of the two says so.
     """
 
     by: str
     since_seconds: float
     until_seconds: float | None = None
-    boot: str | None = None
     until_boot_seconds: float | None = None
 
     @property
@@ -47,9 +46,10 @@ class Hold:
         """How long it still holds, 0 when it is over; None: until it is taken back."""
         if self.until_seconds is None:
             return None
-        if self.until_boot_seconds is not None and self.boot == clocks.boot():
-            return max(0.0, self.until_boot_seconds - clocks.since_boot_seconds())
-        return max(0.0, self.until_seconds - time.time())
+        left = self.until_seconds - time.time()
+        if self.until_boot_seconds is not None:
+            left = min(left, self.until_boot_seconds - clocks.since_boot_seconds())
+        return max(0.0, left)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def hold(runtime: Path, by: str, seconds: float | None = None) -> Hold:
     now = time.time()
     made = Hold(by, now)
     if seconds is not None:
-        made = Hold(by, now, now + seconds, clocks.boot(), clocks.since_boot_seconds() + seconds)
+        made = Hold(by, now, now + seconds, clocks.since_boot_seconds() + seconds)
     _write(runtime / HOLD, asdict(made))
     return made
 
@@ -88,7 +88,7 @@ def held(runtime: Path) -> Hold | None:
     try:
         times = (data.get("until_seconds"), data.get("until_boot_seconds"))
         until, until_boot = (None if each is None else float(each) for each in times)
-        found = Hold(str(data["by"]), float(data["since_seconds"]), until, data.get("boot"), until_boot)
+        found = Hold(str(data["by"]), float(data["since_seconds"]), until, until_boot)
     except (KeyError, TypeError, ValueError):
         return None
     return None if found.left_seconds == 0 else found
