@@ -12,7 +12,7 @@ from llmctl.core.checks import cves
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.server_settings import environment, set_anew
-from llmctl.core.checks.wanted import anew_with
+from llmctl.core.checks.wanted import anew_with, by_unit
 from llmctl.core.checks.words import names
 from llmctl.core.proxy import has_password
 from llmctl.core.serving import Lack, go_bool
@@ -49,6 +49,9 @@ def bound_wide(facts: Facts) -> Judgement:
     if not wide:
         return None
     port = parse_host(facts.server.url, "the server's address").port
+    # A container that runs its server as a unit of systemd is a machine.
+    if facts.server.forwarded or (facts.shell.container and not by_unit(facts.server.process, facts)):
+        return published(facts, port, wide)
     profile = facts.profile.profile
     asked = (
         profile is not None and profile.server.address_given and profile.server.host not in {"127.0.0.1", "localhost"}
@@ -64,6 +67,24 @@ def bound_wide(facts: Facts) -> Judgement:
     )
 
 
+def published(facts: Facts, port: int, wide: list[str]) -> Finding:
+    """A container's server must listen at every address; who reaches it is decided where its port is published."""
+    server = facts.server
+    inside = facts.shell.container
+    where = f"port {port} is open at {names(wide)}"
+    look = f"docker ps --filter publish={port}" if inside else f"ss -ltnp sport = :{port}"
+    return Finding(
+        f"{where} of this container ({inside}): whoever reaches the port that is published for it may use, add and "
+        "delete models"
+        if inside
+        else f"{where}, and handed on: whoever reaches it may use, add and delete models",
+        "a port that is published on the loopback only, with a gateway that asks for a key in front of it",
+        Remedy(f"publish it on the host's loopback, as docker's -p 127.0.0.1:{port}:{port} does", (look,)),
+        subject=server.url,
+        severity="warning" if inside else None,
+    )
+
+
 def told(facts: Facts) -> str:
     return (variables(facts) or {}).get("OLLAMA_HOST", "")
 
@@ -73,7 +94,7 @@ def origins(facts: Facts) -> Judgement:
     if own is None:
         return Unknown(UNSEEN)
     value = own.get("OLLAMA_ORIGINS", "")
-    wide = [each.strip() for each in value.split(",") if each.strip().rpartition("://")[2] in {"*", "*:*"}]
+    wide = [each.strip() for each in value.split(",") if every_page(each.strip())]
     if not wide:
         return None
     return Finding(
@@ -82,6 +103,12 @@ def origins(facts: Facts) -> Judgement:
         Remedy("name those pages, or leave the variable out", anew_with(facts, {"OLLAMA_ORIGINS": ""})),
         subject="OLLAMA_ORIGINS",
     )
+
+
+def every_page(origin: str) -> bool:
+    """Whether a browser's pages of every site are meant; an extension's or a program's own scheme has none."""
+    scheme, _, host = origin.rpartition("://")
+    return scheme in {"", "http", "https"} and host in {"*", "*:*"}
 
 
 def cloud(facts: Facts) -> Judgement:

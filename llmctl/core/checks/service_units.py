@@ -155,10 +155,19 @@ def failed(facts: Facts) -> Judgement:
             ),
             known.words,
             known.name,
+            "info" if is_left_over(facts, known) else None,
         )
         for known in mine
         if known.active == "failed"
     ]
+
+
+def is_left_over(facts: Facts, known: UnitFacts) -> bool:
+    """Whether it is Ollama's own unit, that nobody adopted, while the profile has a server."""
+    try:
+        return facts.server.answers and known.name == unit.FOREIGN and not facts.service.adopted
+    except NotGathered:
+        return False
 
 
 def journal(service: ServiceFacts, name: str) -> str:
@@ -234,7 +243,8 @@ CHECKS = (
         "error",
         "systemd gives up on a unit that ends again and again: the fifteenth start of the engine within 20 minutes is "
         "the last. Its last words in the journal say why. Not told where another program has the "
-        "port: that is the cause then.",
+        "port: that is the cause then. For information where it is Ollama's own unit, and the profile's server is "
+        "another one and answers.",
         failed,
         after=("engine.none", "store.permissions", "service.missing-unit", "service.masked"),
     ),

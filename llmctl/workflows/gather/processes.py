@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from llmctl.system.vitals import Vitals
 
 BLOB = re.compile(r"/blobs/sha256-([0-9a-f]{64})$")
-COMMAND_CHARACTERS = 200
-SECRET = re.compile(r"(-[\w-]*(?:key|token|secret|pass)[\w-]*[= ]|://(?=\S+@))[^\s@]+", re.IGNORECASE)
 GONE = " (deleted)"
 
 
@@ -175,11 +173,12 @@ def listener(port: int) -> Listener | None:
     found = process.listener(port)
     if found is not None:
         now = vitals.read(found.pid)
-        return Listener(found.pid, command_of(found.argv), user_name(now.user) if now else None)
+        return Listener(found.pid, name_of(found.argv), user_name(now.user) if now else None)
     user = process.listening_user(port)
     return None if user is None else Listener(0, "", user_name(user))
 
 
-def command_of(argv: tuple[str, ...]) -> str:
-    """A command line, without what follows an option whose name says that it is a secret."""
-    return SECRET.sub(r"\1[removed]", " ".join(argv))[:COMMAND_CHARACTERS]
+def name_of(argv: tuple[str, ...]) -> str:
+    """The program's name alone: what follows it is its own, and may be a secret. Some write it all into one word."""
+    words = argv[0].split() if argv else []
+    return Path(words[0]).name.rstrip(":") if words else ""

@@ -170,7 +170,7 @@ def held(given: Given) -> str | None:
     runtime = given.server.paths.runtime
     lease = pauses.leased(runtime)
     if lease is not None:
-        return f"{processes.command_of((lease.command,))} (pid {lease.pid}) has the GPU" if lease.alive else None
+        return f"{processes.name_of((lease.command,))} (pid {lease.pid}) has the GPU" if lease.alive else None
     hold = pauses.held(runtime)
     return None if hold is None or hold.by == "down" else f"held by {hold.by}"
 

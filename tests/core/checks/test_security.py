@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -64,6 +65,27 @@ def test_where_it_listens(addresses: tuple[str, ...] | None, state: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("container", "forwarded", "severity", "command"),
+    [
+        (None, False, "error", "kill 7"),
+        ("docker", False, "warning", "docker ps --filter publish=11434"),
+        (None, True, "error", "ss -ltnp sport = :11434"),
+    ],
+)
+def test_a_port_that_is_published(container: str | None, forwarded: bool, severity: str, command: str) -> None:
+    given = facts({"PATH": "/"}, addresses=("0.0.0.0",))
+    server = given.server
+    mine = replace(server.processes[0], user="ann")
+    server = replace(server, forwarded=forwarded, processes=() if forwarded else (mine,))
+    shell = ShellFacts("ann", 1000, (), {}, container, False)
+    found = outcome("security.bound-wide", Facts({**given.areas, "server": server, "shell": shell}))
+    (finding,) = found.findings
+    assert (found.severity(finding), finding.remedy.commands[0]) == (severity, command)
+    by_hand = any(word.startswith("OLLAMA_HOST=127.0.0.1:11434") for word in finding.remedy.commands)
+    assert by_hand == (not container and not forwarded)
+
+
+@pytest.mark.parametrize(
     ("value", "state"),
     [
         ("*", "found"),
@@ -72,6 +94,8 @@ def test_where_it_listens(addresses: tuple[str, ...] | None, state: str) -> None
         ("https://*:*", "found"),
         ("https://a.example,app://*.example", "ok"),
         ("http://*.example.org", "ok"),
+        ("chrome-extension://*,app://*,moz-extension://*:*", "ok"),
+        ("app://*,https://*", "found"),
         ("", "ok"),
     ],
 )

@@ -57,6 +57,17 @@ def test_a_unit_that_failed_because_of_a_taken_port_is_no_cause() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "adopted", "severity"),
+    [("answers", False, "info"), ("absent", False, "error"), ("silent", False, "error"), ("answers", True, "error")],
+)
+def test_a_failed_unit_that_nobody_needs_is_for_information(answer: Answer, adopted: bool, severity: str) -> None:
+    stale = replace(OLLAMA, active="failed", result="exit-code")
+    service = replace(SOUND, adopted=True, units={GUARD.name: GUARD}) if adopted else ServiceFacts(True)
+    found = outcome("service.failed", replace(service, ollama=stale), answer=answer)
+    assert [found.severity(finding) for finding in found.findings] == [severity]
+
+
+@pytest.mark.parametrize(
     ("seconds", "discovery", "gpu", "state"),
     [
         (5.0, "cpu", CARDS, "found"),

@@ -19,13 +19,13 @@ class Listener:
     """Who listens on the server's port; `pid` 0 where this user may not see it."""
 
     pid: int
-    command: str
+    program: str
     user: str | None
 
     @property
     def words(self) -> str:
         whose = f" of {self.user}" if self.user else ""
-        return f"pid {self.pid}{whose}: {self.command}" if self.pid else f"a program{whose} that this user may not see"
+        return f"pid {self.pid}{whose}: {self.program}" if self.pid else f"a program{whose} that this user may not see"
 
 
 @dataclass(frozen=True)
