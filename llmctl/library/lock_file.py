@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def read(path: Path) -> Lock:
         return Lock.from_dict(parse_yaml(content, str(path), LockError).data)
     except LockError as error:
         raise LockError(
-            f"{path} is no lock file of llmctl: {error.message}", error.hint or f"mv {path} {path}.old"
+            f"{path} is no lock file of llmctl: {error.message}",
+            error.hint or f"mv {shlex.quote(str(path))} {shlex.quote(str(path))}.old",
         ) from None
 
 

@@ -21,7 +21,7 @@ PROGRAMS = frozenset(
         *("sudo", "systemctl", "journalctl", "loginctl", "usermod", "reboot", "dmesg"),
         *("nvidia-smi", "nvidia-modprobe", "nvidia-ctk", "modprobe"),
         *("export", "unset", "kill", "ps", "ss", "lsof", "id", "chmod", "chown", "df", "du", "rm", "ls", "findmnt"),
-        *("ollama", "docker"),
+        *("ollama", "docker", "curl", "getent", "install", "lsblk"),
     }
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy
 
@@ -18,7 +20,14 @@ def lock_unreadable(facts: Facts) -> Judgement:
     profile = facts.profile
     if not profile.lock_problem:
         return None
-    remedy = Remedy("take it from where you keep it (it is made to be committed), or pin anew", ("llmctl up",))
+    newer = not profile.lock_hint.startswith("mv ")
+    up = f"llmctl up {shlex.quote(profile.profile.reference)}" if profile.profile else "llmctl up"
+    remedy = Remedy(
+        profile.lock_hint
+        if newer
+        else "take it from where you keep it (it is made to be committed), or move it away and pin anew",
+        ("llmctl --version",) if newer else (profile.lock_hint, up),
+    )
     return Finding(profile.lock_problem, "a lock that can be read", remedy, subject=profile.lock_path)
 
 

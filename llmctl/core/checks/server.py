@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from llmctl.core.address import parse_host
@@ -75,6 +76,8 @@ def port_taken(facts: Facts) -> Judgement:
     server = facts.server
     if server.answer != "stranger":
         return None
+    if not parse_host(server.url, "the address").local:
+        return not_ollama(server)
     holder = server.listener
     sudo = "sudo " if holder is not None and holder.user not in {None, facts.shell.user} else ""
     look = f"{sudo}ss -ltnp sport = :{parse_host(server.url, 'the address').port}"
@@ -90,6 +93,20 @@ def port_taken(facts: Facts) -> Judgement:
     )
 
 
+def not_ollama(server: ServerFacts) -> Finding:
+    """Of another machine nothing is known but what it answers; one with a proxy in front may ask for a key."""
+    return Finding(
+        f"what answers at {server.url} is not Ollama, or does not let llmctl in",
+        "Ollama there, which asks for no key",
+        Remedy(
+            "look at what it says; name the address of Ollama itself in server.host and server.port of the profile",
+            (f"curl -i {server.url}/api/version", server.up),
+        ),
+        (server.words,),
+        server.url,
+    )
+
+
 def hangs(facts: Facts) -> Judgement:
     server = facts.server
     if server.answer != "silent":
@@ -100,7 +117,11 @@ def hangs(facts: Facts) -> Judgement:
         return Unknown(f"the server has been starting for {uptime:.0f} s: it looks for GPUs before it answers")
     stopped = process is not None and process.stopped
     if process is None:
-        remedy = Remedy("look at what the machine at that address does", ("llmctl logs -n 50",))
+        host = shlex.quote(parse_host(server.url, "the address").host)
+        remedy = Remedy(
+            "see whether this machine finds that one, and what it answers",
+            (f"getent hosts {host}", f"curl -i --max-time 5 {server.url}/api/version"),
+        )
     else:
         go_on = (f"{rights(process.user, facts)}kill -CONT {process.pid}",) if stopped else ()
         text = "let it go on, or start it anew" if stopped else "start it anew; its log tells what it did last"

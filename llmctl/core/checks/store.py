@@ -19,6 +19,9 @@ REMOTE_FUSE = ("sshfs", "rclone", "s3fs", "gcsfuse", "goofys", "glusterfs", "dav
 # What a disk that turns reads in a row, and the time from which one notices it.
 SPINNING_BYTES_PER_SECOND = 150_000_000
 SLOW_SECONDS = 30.0
+NAMING = (
+    "and name the folder in OLLAMA_MODELS where the server gets it: its unit's drop-in, or the shell of `llmctl up`"
+)
 Judge = Callable[[StoreFacts], Judgement]
 
 
@@ -261,8 +264,8 @@ def network_disk(store: StoreFacts) -> Judgement:
         f"it lies on {kind} ({store.source or 'unknown source'}), mounted at {store.mounted_at}",
         "a disk of this machine: a load reads every byte of the weights, and a server whose disk goes away hangs",
         Remedy(
-            "copy the models to a disk of this machine and name that folder",
-            (f"findmnt --target {quoted(store.path)}", "export OLLAMA_MODELS=/var/lib/ollama/models"),
+            f"copy the models to a disk of this machine that has {size(store.pinned_bytes)} free, {NAMING}",
+            (f"findmnt --target {quoted(store.path)}", "df -h --local"),
         ),
         subject=store.path or "",
     )
@@ -281,8 +284,8 @@ def spinning_disk(store: StoreFacts) -> Judgement:
         f"{SPINNING_BYTES_PER_SECOND // 10**6} MB/s, at every load that the page cache does not have",
         "an SSD, or models that stay loaded",
         Remedy(
-            "have the store on an SSD where there is one",
-            (f"findmnt --target {quoted(store.path)}", "export OLLAMA_MODELS=/var/lib/ollama/models"),
+            f"where there is an SSD, copy the models to it, {NAMING}",
+            (f"findmnt --target {quoted(store.path)}", "lsblk -o NAME,ROTA,SIZE,FSAVAIL,MOUNTPOINT"),
         ),
         subject=store.path or "",
     )

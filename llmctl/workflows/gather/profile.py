@@ -16,9 +16,9 @@ def gather(given: Given) -> ProfileFacts:
     try:
         profile = given.find_profile()
     except LlmctlError as error:
-        return ProfileFacts(None, error.message, error.hint or "")
+        return ProfileFacts(None, error.message)
     path = given.lock_path(profile)
     try:
         return ProfileFacts(profile, lock=lock_file.read(path), lock_path=str(path))
     except LlmctlError as error:
-        return ProfileFacts(profile, lock_path=str(path), lock_problem=error.message)
+        return ProfileFacts(profile, lock_path=str(path), lock_problem=error.message, lock_hint=error.hint or "")

@@ -14,7 +14,7 @@ from llmctl.core.checks.facts.engine import EngineFacts
 from llmctl.core.checks.facts.log import Load, LogFacts, LogLine
 from llmctl.core.checks.facts.models import LoadedFacts, ModelsFacts, ResidentFacts
 from llmctl.core.checks.facts.profile import ProfileFacts
-from llmctl.core.checks.facts.server import Listener, Program, Runner, ServerFacts, ServerProcess
+from llmctl.core.checks.facts.server import Answer, Listener, Program, Runner, ServerFacts, ServerProcess
 from llmctl.core.checks.facts.shell import ShellFacts
 from llmctl.core.checks.wanted import restarted
 from llmctl.core.profile import EngineSpec, ModelSpec, Profile, ServerSpec
@@ -435,3 +435,23 @@ def test_a_server_of_a_unit_is_never_left_down(check: str, scope: Literal["syste
 
 def test_an_orphan_is_not_the_runner_of_a_server_that_nobody_sees() -> None:
     assert replace(ANSWERS, pid=None, runners=(replace(RUNNER, parent=None),)).runner_of(WEIGHTS) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "check", "commands"),
+    [
+        ("stranger", "server.port-taken", ("curl -i http://box.lan:11434/api/version", "llmctl up")),
+        (
+            "silent",
+            "server.hangs",
+            ("getent hosts box.lan", "curl -i --max-time 5 http://box.lan:11434/api/version"),
+        ),
+    ],
+)
+def test_of_another_machine_nothing_is_looked_at_or_ended_here(
+    answer: Answer, check: str, commands: tuple[str, ...]
+) -> None:
+    remote = ServerFacts("http://box.lan:11434", "profile", answer, "HTTP 401", owner="foreign")
+    found = first(facts(remote), check)
+    assert found.remedy.commands == commands
+    assert "HTTP 401" in (found.observed, *found.evidence)

@@ -82,6 +82,8 @@ def test_room_that_nobody_tells_is_unknown() -> None:
 )
 def test_file_systems(kind: str, severity: list[str]) -> None:
     assert said("store.network-disk", replace(SOUND, file_system=kind)) == severity
+    for finding in outcome("store.network-disk", replace(SOUND, file_system=kind)).findings:
+        assert finding.remedy.commands == ("findmnt --target /models", "df -h --local")
 
 
 @pytest.mark.parametrize(

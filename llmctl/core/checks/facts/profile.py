@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProfileFacts:
-    """`profile` None: it could not be read, and `problem` says why, with the `hint` that goes with it.
+    """`profile` None: it could not be read, and `problem` says why.
 
-    `lock_problem`: the same of the lock.
+    `lock_problem`: the same of the lock, with the `lock_hint` that goes with it.
     """
 
     profile: Profile | None
     problem: str = ""
-    hint: str = ""
     lock: Lock | None = None
     lock_path: str = ""
     lock_problem: str = ""
+    lock_hint: str = ""
