@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 from llmctl.core import engine_log
 from llmctl.core.checks.facts import NotGathered
 from llmctl.core.checks.facts.log import LogFacts
-from llmctl.workflows.gather import log, processes
+from llmctl.core.checks.facts.store import Denied
+from llmctl.system import access
+from llmctl.workflows.gather import log, processes, store
 
 CONFIG = (
     'time=2026-11-23T08:17:43.240Z level=INFO source=x.go:1 msg="server config" env="map[OLLAMA_NUM_PARALLEL:{}]"\n'
@@ -88,3 +92,30 @@ def test_of_a_command_line_only_the_program_is_shown(argv: tuple[str, ...], show
 )
 def test_where_a_server_listens(environ: dict[str, str], port: int | None) -> None:
     assert processes.port_of(environ) == port
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that other users may pass, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_what_a_user_may_do_with_a_store_by_modes_and_what_they_do_not_tell(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = access.Identity(54321, frozenset({54321}))
+    folder, models = open_folder / "a", open_folder / "a" / "models"
+    folder.mkdir(mode=0o755)
+    assert store.judged(someone, models)[0] == (Denied(str(folder), "0755", folder.owner(), "write"),)
+    assert store.judged(someone, models / "deeper")[0][0].path == str(folder)
+    models.mkdir(mode=0o755)
+    denied, unjudged = store.judged(someone, models)
+    assert ([(one.path, one.needs) for one in denied], unjudged) == ([(str(models), "write")], ())
+    with monkeypatch.context() as patched:
+        patched.setattr(access, "has_acl", lambda path: path == models)
+        assert store.judged(someone, models) == ((), (str(models),))
+    folder.chmod(0o700)
+    (barred,), unjudged = store.judged(someone, models)
+    assert (barred.path, barred.needs, unjudged) == (str(folder), "pass", ())

@@ -93,6 +93,8 @@ def permissions(store: StoreFacts) -> Judgement:
             subject=store.path or "",
             severity="warning",
         )
+    if store.unjudged and not store.denied:
+        return Unknown(f"what {store.user} may do with {names(store.unjudged)} cannot be seen by this user")
     return [barred(store, one) for one in store.denied]
 
 

@@ -45,6 +45,7 @@ def gather(given: Given) -> StoreFacts:
     if path is None:
         return StoreFacts(None, problem)
     who = user_of(given, server)
+    denied, unjudged = judged(who, path) if who else ((), ())
     facts = StoreFacts(
         str(path),
         there=is_folder(path),
@@ -53,7 +54,8 @@ def gather(given: Given) -> StoreFacts:
         own=who is not None and who.own,
         used=given.server.last_profile() == profile.reference,
         private=profile.private,
-        denied=tuple(denied(who, path)) if who else (),
+        denied=denied,
+        unjudged=unjudged,
         llmctl=llmctl(given),
     )
     return with_contents(with_disk(facts, path), given, profile)
@@ -109,24 +111,40 @@ def user_of(given: Given, server: ServerFacts | None) -> Identity | None:
     return access.myself()
 
 
-def denied(who: Identity, store: Path) -> Iterator[Denied]:
-    """What `who` may not do with the store and all above it. Where one is barred, nothing behind it is looked at."""
-    for folder in (*reversed(store.parents), store):
+def judged(who: Identity, store: Path) -> tuple[tuple[Denied, ...], tuple[str, ...]]:
+    """What `who` may not do with the store and all above it, and what cannot be told. Where one is barred, nothing
+    behind it is looked at."""
+    denied, unjudged = [], []
+    for path, wanted in asked(store):
         try:
-            allowed = access.may(who, folder, PASS)
+            allowed = access.may(who, path, wanted)
         except OSError:
-            # Ollama makes what is not there yet, in the last folder that is.
-            if folder.parent.is_dir() and access.may(who, folder.parent, WRITE) is False:
-                yield of_path(folder.parent, WRITE)
-            return
+            continue
         if allowed is False:
-            yield of_path(folder, PASS)
-            return
+            denied.append(of_path(path, wanted))
+        elif allowed is None:
+            unjudged.append(str(path))
+        if allowed is False and wanted == PASS:
+            break
+    return tuple(denied), tuple(dict.fromkeys(unjudged))
+
+
+def asked(store: Path) -> Iterator[tuple[Path, int]]:
+    """What the server's user needs: Ollama makes what is not there yet, in the last folder that is."""
+    for folder in (*reversed(store.parents), store):
+        if os.path.lexists(folder) or not is_seen(folder.parent):
+            yield folder, PASS
+            continue
+        yield folder.parent, WRITE
+        return
     for folder in (store, store / "blobs", store / "manifests"):
-        for wanted in (READ, WRITE):
-            with suppress(OSError):
-                if access.may(who, folder, wanted) is False:
-                    yield of_path(folder, wanted)
+        yield folder, READ
+        yield folder, WRITE
+
+
+def is_seen(folder: Path) -> bool:
+    """Whether this user sees what lies in a folder; only then what is not seen there is not there."""
+    return os.access(folder, os.X_OK)
 
 
 def of_path(path: Path, wanted: int) -> Denied:

@@ -161,3 +161,12 @@ def test_nothing_beside_the_store_is_changed_with_all_that_it_holds(
 )
 def test_another_store(other: OtherStoreFacts, models: int, severity: list[str]) -> None:
     assert said("store.two-stores", replace(SOUND, others=(other,), models=models)) == severity
+
+
+def test_rights_that_cannot_be_judged_are_unknown() -> None:
+    """An access list, or a folder that this user may not look into."""
+    listed = replace(SOUND, unjudged=("/models",))
+    assert outcome("store.permissions", listed).state == "unknown"
+    barred = replace(listed, denied=(Denied("/home/ann", "0700", "ann", "pass"),))
+    assert said("store.permissions", barred) == ["error"]
+    assert outcome("store.permissions", replace(listed, read_only=True)).state == "found"

@@ -44,7 +44,9 @@ class StoreFacts:
     """`path` None: no store of this machine is known, and `problem` says why. `readable` False: `problem` says why
     this user sees nothing of it; `there`: it is a folder, None where that may not be looked at.
 
-    `user` is who runs the server, None where that is unknown, `own` whether that is who asks.
+    `denied` is what its user may not do, `unjudged` of which paths nobody can tell: an access list adds to the mode,
+    or this user may not look. `user` is who runs the server, None where that is unknown, `own` whether that is who
+    asks.
     `free_bytes` is for that user's files, `needed_bytes` what the profile's pins still need of it. `partial_bytes` is
     disk space of unfinished downloads that nobody goes on with (sparse files counted by their blocks),
     `leftover_bytes` that of blobs which no manifest names. `pinned_bytes`: all blobs of the profile's pins.
@@ -71,6 +73,7 @@ class StoreFacts:
     leftover_bytes: int = 0
     leftovers: int = 0
     denied: tuple[Denied, ...] = ()
+    unjudged: tuple[str, ...] = ()
     read_only: bool = False
     writable_by_others: tuple[str, ...] = ()
     private: bool = False
