@@ -19,6 +19,27 @@ UNITS = service_units.CHECKS
 
 
 def edited(service: ServiceFacts) -> Judgement:
+    return [*differing(service), *not_in_force(service)]
+
+
+def not_in_force(service: ServiceFacts) -> list[Finding]:
+    return [
+        Finding(
+            f"the file of {known.name} or a drop-in was changed, and systemd goes on with what it read before",
+            "a unit that is in force as it is written",
+            Remedy(
+                "have systemd read it, and start it anew",
+                (f"{service.systemctl} daemon-reload", f"{service.systemctl} restart {known.name}"),
+            ),
+            (known.file, *known.drop_ins),
+            known.name,
+        )
+        for known in every(service)
+        if known.stale
+    ]
+
+
+def differing(service: ServiceFacts) -> list[Finding]:
     return [
         Finding(
             f"{known.file} differs in {len(known.edited)} lines from what this llmctl writes",
@@ -176,7 +197,8 @@ CHECKS = (
         "A unit is not what llmctl writes",
         "warning",
         "The files of the units beside what this llmctl would write for the profile; variables and comments do not "
-        "count here. The next install-service would lose such a change, so that it belongs into a drop-in.",
+        "count here. The next install-service would lose such a change, so that it belongs into a drop-in. Also told "
+        "is a change that systemd has not read yet (NeedDaemonReload, systemctl(1)).",
         installed(edited),
         after=BROKEN,
     ),
@@ -205,7 +227,7 @@ CHECKS = (
         "warning",
         "NRestarts of the units, which counts from the last start by hand. Told from the third on.",
         installed(restarts),
-        after=(*BROKEN, "service.failed", "server.port-taken"),
+        after=(*BROKEN, "server.port-taken"),
     ),
     Check(
         "service.boot-order",

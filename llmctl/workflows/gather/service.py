@@ -80,7 +80,6 @@ def beside_profile(facts: ServiceFacts, given: Given, place: Place) -> ServiceFa
     made_of = environment_of(own.get(unit.ENGINE) or own.get(unit.GUARD) or "").get("LLMCTL_PROFILE")
     if made_of != profile.reference:
         return facts
-    facts = replace(facts, current=True)
     if place.adopted:
         found = foreign_environment_or_none(given)
         return replace(facts, adoption=serving.lacks(profile, found, ()) if found is not None else ())

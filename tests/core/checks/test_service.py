@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -26,7 +27,7 @@ ENGINE, GUARD, TARGET, OLLAMA = (
         (unit.FOREIGN, "enabled"),
     )
 )
-SOUND = ServiceFacts(True, "system", units={each.name: each for each in (ENGINE, GUARD, TARGET)}, current=True)
+SOUND = ServiceFacts(True, "system", units={each.name: each for each in (ENGINE, GUARD, TARGET)})
 CARDS = GpuFacts("fine", cards=(Card(0, "NVIDIA GeForce RTX 3090", 24 << 30, 20 << 30),))
 
 
@@ -85,6 +86,16 @@ def test_started_before_the_driver(seconds: float, discovery: str | None, gpu: G
 
 def test_a_journal_that_may_not_be_read_is_unknown() -> None:
     assert outcome("service.watchdog", with_unit(replace(GUARD, watchdog=None))).state == "unknown"
+
+
+@pytest.mark.parametrize(("scope", "systemctl"), [("system", "sudo systemctl"), ("user", "systemctl --user")])
+def test_a_change_that_systemd_has_not_read(scope: Literal["system", "user"], systemctl: str) -> None:
+    stale = replace(with_unit(replace(ENGINE, stale=True)), scope=scope, systemctl=systemctl)
+    (found,) = outcome("service.edited", stale).findings
+    assert found.remedy.commands == (
+        f"{systemctl} daemon-reload",
+        f"{systemctl} restart llmctl-engine.service",
+    )
 
 
 @pytest.mark.parametrize(("restarts", "state"), [(2, "ok"), (3, "found")])

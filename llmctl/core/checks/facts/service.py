@@ -62,7 +62,7 @@ class ServiceFacts:
 
     `units` are those of llmctl's service, `ollama` Ollama's own of the whole machine. `adopted`: the service is a
     guard beside that one, and `adoption` what the drop-in should give it and does not. `leftover`: what shows that a
-    service is installed although a unit is missing. `current`: the units were made of the profile that is looked at.
+    service is installed although a unit is missing.
     `drift` are settings of the unit's file that are not the profile's, `overridden` those that a drop-in of another
     author changes; `shell` settings of Ollama in the environment of who asks that its server does not have.
     `linger`: of the user whose units they are, None for the system's. `same_port`: Ollama's own unit wants the port
@@ -77,7 +77,6 @@ class ServiceFacts:
     units: Mapping[str, UnitFacts] = field(default_factory=dict)
     ollama: UnitFacts | None = None
     adoption: tuple[Lack, ...] = ()
-    current: bool = False
     drift: tuple[Lack, ...] = ()
     overridden: tuple[Lack, ...] = ()
     shell: tuple[Difference, ...] = ()
