@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -78,6 +79,9 @@ def beside_profile(facts: ServiceFacts, given: Given, place: Place) -> ServiceFa
     facts = replace(facts, shell=shell_differences(facts, given))
     own = {name: systemd.own_text(place.folder / name) for name in place.expected}
     made_of = environment_of(own.get(unit.ENGINE) or own.get(unit.GUARD) or "").get("LLMCTL_PROFILE")
+    if made_of and place.scope == "user":
+        # Without it install-service takes the profile of the last `up`.
+        facts = replace(facts, reinstall=f"{facts.reinstall} --profile {shlex.quote(made_of)}")
     if made_of != profile.reference:
         return facts
     if place.adopted:
