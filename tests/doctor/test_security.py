@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from llmctl.workflows.gather import shell
 from tests.conftest import StartOllama
 from tests.doctor.conftest import Patient, ids
 from tests.doctor.proving import complete, provokes
@@ -71,19 +70,17 @@ def test_a_server_that_is_open_in_every_way(
     report = open_to_all.report()
     found = {finding["id"]: finding for finding in report["findings"]}
     assert {name: finding["severity"] for name, finding in found.items()} == {
-        # In a container it is decided elsewhere who reaches the port.
-        "security.bound-wide": "warning" if shell.container() else "error",
+        "security.bound-wide": "error",
         "security.origins": "error",
         "security.cloud": "warning",
         "security.bodies-logged": "warning",
     }
     wide_open = found["security.bound-wide"]
     assert f"port {port} is open at" in wide_open["observed"]
-    if not shell.container():
-        kill, start = wide_open["remedy"]["commands"]
-        assert kill == f"kill {server.process.pid}"
-        assert start.startswith(f"OLLAMA_HOST=127.0.0.1:{port} ")
-        assert start.endswith(" ollama serve")
+    kill, start = wide_open["remedy"]["commands"]
+    assert kill == f"kill {server.process.pid}"
+    assert start.startswith(f"OLLAMA_HOST=127.0.0.1:{port} ")
+    assert start.endswith(" ollama serve")
     assert "http://*" in found["security.origins"]["observed"]
     assert "chat.example" not in found["security.origins"]["observed"]
 

@@ -49,8 +49,7 @@ def bound_wide(facts: Facts) -> Judgement:
     if not wide:
         return None
     port = parse_host(facts.server.url, "the server's address").port
-    # A container that runs its server as a unit of systemd is a machine.
-    if facts.server.forwarded or (facts.shell.container and not by_unit(facts.server.process, facts)):
+    if facts.server.forwarded or is_published(facts):
         return published(facts, port, wide)
     profile = facts.profile.profile
     asked = (
@@ -65,6 +64,14 @@ def bound_wide(facts: Facts) -> Judgement:
         (f"/proc/net/tcp: {', '.join(addresses)}", *([f"OLLAMA_HOST={host}"] if (host := told(facts)) else [])),
         facts.server.url,
     )
+
+
+def is_published(facts: Facts) -> bool:
+    """Whether it is a container's own server. One of a unit of systemd, or started by hand, is as on a machine."""
+    process = facts.server.process
+    if not facts.shell.container or by_unit(process, facts):
+        return False
+    return process is None or process.parent <= 1
 
 
 def published(facts: Facts, port: int, wide: list[str]) -> Finding:

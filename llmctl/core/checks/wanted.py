@@ -128,7 +128,8 @@ def anew_with(facts: Facts, said: Mapping[str, str]) -> tuple[str, ...]:
     process = facts.server.process
     if facts.server.owner != "llmctl" and process is not None and by_unit(process, facts):
         return (f"{systemctl(process)} edit {process.unit}", f"{systemctl(process)} restart {process.unit}")
-    unset = (f"unset {name}" for name, value in said.items() if not value or name in facts.shell.environ)
+    own = facts.server.owner != "foreign"
+    unset = (f"unset {name}" for name, value in said.items() if not value or (own and name in facts.shell.environ))
     return (*unset, *restarted(facts, said))
 
 

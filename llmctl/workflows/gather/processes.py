@@ -72,6 +72,7 @@ def as_server(one: process.Process, now: Vitals, asker: Asker) -> ServerProcess:
         replaced=program.endswith(GONE),
         unit=unit_of(one.pid),
         scope="user" if in_user_manager(one.pid) else "system",
+        parent=one.parent_pid,
     )
 
 

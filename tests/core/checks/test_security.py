@@ -65,24 +65,27 @@ def test_where_it_listens(addresses: tuple[str, ...] | None, state: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("container", "forwarded", "severity", "command"),
+    ("container", "parent", "forwarded", "severity", "command"),
     [
-        (None, False, "error", "kill 7"),
-        ("docker", False, "warning", "docker ps --filter publish=11434"),
-        (None, True, "error", "ss -ltnp sport = :11434"),
+        (None, 1, False, "error", "kill 7"),
+        ("docker", 1, False, "warning", "docker ps --filter publish=11434"),
+        ("docker", 50, False, "error", "kill 7"),
+        (None, 1, True, "error", "ss -ltnp sport = :11434"),
     ],
 )
-def test_a_port_that_is_published(container: str | None, forwarded: bool, severity: str, command: str) -> None:
+def test_a_port_that_is_published(
+    container: str | None, parent: int, forwarded: bool, severity: str, command: str
+) -> None:
     given = facts({"PATH": "/"}, addresses=("0.0.0.0",))
     server = given.server
-    mine = replace(server.processes[0], user="ann")
+    mine = replace(server.processes[0], user="ann", parent=parent)
     server = replace(server, forwarded=forwarded, processes=() if forwarded else (mine,))
     shell = ShellFacts("ann", 1000, (), {}, container, False)
     found = outcome("security.bound-wide", Facts({**given.areas, "server": server, "shell": shell}))
     (finding,) = found.findings
     assert (found.severity(finding), finding.remedy.commands[0]) == (severity, command)
     by_hand = any(word.startswith("OLLAMA_HOST=127.0.0.1:11434") for word in finding.remedy.commands)
-    assert by_hand == (not container and not forwarded)
+    assert by_hand == (command == "kill 7")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from llmctl.core.checks.facts.models import LoadedFacts, ModelsFacts, ResidentFa
 from llmctl.core.checks.facts.profile import ProfileFacts
 from llmctl.core.checks.facts.server import Answer, Listener, Program, Runner, ServerFacts, ServerProcess
 from llmctl.core.checks.facts.shell import ShellFacts
-from llmctl.core.checks.wanted import restarted
+from llmctl.core.checks.wanted import anew_with, restarted
 from llmctl.core.profile import EngineSpec, ModelSpec, Profile, ServerSpec
 from llmctl.core.serving import Lack
 
@@ -455,3 +455,11 @@ def test_of_another_machine_nothing_is_looked_at_or_ended_here(
     found = first(facts(remote), check)
     assert found.remedy.commands == commands
     assert "HTTP 401" in (found.observed, *found.evidence)
+
+
+def test_a_variable_is_taken_out_of_the_shell_only_where_that_decides() -> None:
+    environ = shell(OLLAMA_HOST="0.0.0.0")
+    by_hand = anew_with(facts(of(), shell=environ), {"OLLAMA_HOST": "127.0.0.1", "OLLAMA_ORIGINS": ""})
+    assert by_hand == ("unset OLLAMA_ORIGINS", "kill 7", "OLLAMA_HOST=127.0.0.1 ollama serve")
+    own = anew_with(facts(ANSWERS, shell=environ), {"OLLAMA_HOST": "127.0.0.1"})
+    assert own == ("unset OLLAMA_HOST", "llmctl down", "llmctl up")

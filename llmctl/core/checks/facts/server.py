@@ -34,8 +34,9 @@ class ServerProcess:
 
     `program` is the file it runs; `replaced`: that file is not the one on the disk any more. `port` and `host` as it
     was told, 11434 where nothing was said; None where its environment cannot be read. `mine`: llmctl started it.
-    `unit` runs it, of the manager of `scope`. `here`: it is not in a container. `apart`: it is this user's, with a
-    HOME of its own, as private servers are, so that it was meant to be a second one.
+    `unit` runs it, of the manager of `scope`; `parent`: the process that started it, or 1 where that has ended.
+    `here`: it is not in a container. `apart`: it is this user's, with a HOME of its own, as private servers are, so
+    that it was meant to be a second one.
     """
 
     pid: int
@@ -52,6 +53,7 @@ class ServerProcess:
     replaced: bool = False
     unit: str | None = None
     scope: Scope = "system"
+    parent: int = 1
 
     @property
     def stopped(self) -> bool:
