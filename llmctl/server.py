@@ -35,6 +35,8 @@ LOG_LIMIT_BYTES = 10 << 20
 LOGS_KEPT = 5
 LOG_TAIL_BYTES = 4 << 20
 JOURNAL_LINES = 5000
+# What a line of the engine has on average.
+LINE_BYTES = 128
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,8 @@ class Server:
     def log(self, limit_bytes: int = LOG_TAIL_BYTES) -> str:
         """The end of the owned server's log, which is the journal where a unit owns it."""
         if self.service is not None and self.service.engine:
-            return "\n".join(systemd.Manager(self.service.scope, self.environ).journal(unit.ENGINE, JOURNAL_LINES))
+            lines = min(JOURNAL_LINES, limit_bytes // LINE_BYTES)
+            return "\n".join(systemd.Manager(self.service.scope, self.environ).journal(unit.ENGINE, lines))
         return tail(self.paths.server_log, limit_bytes)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core.guard.facts import AliasState, Finding, Want
-from llmctl.core.placement import Buffer, parse_buffers
+from llmctl.core.placement import RUNNER_START, Buffer, parse_buffers
 
 if TYPE_CHECKING:
     from llmctl.client import LoadedModel
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # A load writes some 40 KB; the whole tail is read only where the lines are not among the last.
 LOG_BYTES = 256 << 10
+MOST_LOG_BYTES = 1 << 20
 BUFFER_TRIES = 3
 
 
@@ -43,7 +44,11 @@ class Watched:
             identity, tries, found = self.runner.identity, 0, self._recorded(server, self.runner.pid)
         if found is None and own and tries < BUFFER_TRIES:
             digest, tries = self.want.weights_digest, tries + 1
-            found = parse_buffers(server.log(LOG_BYTES), digest) or parse_buffers(server.log(), digest)
+            text = server.log(LOG_BYTES)
+            found = parse_buffers(text, digest)
+            if found is None and RUNNER_START not in text:
+                # Much was written since; a guard does not hold all of a log in memory.
+                found = parse_buffers(server.log(MOST_LOG_BYTES), digest)
         self.buffers = (identity, tries, found)
         return found
 

@@ -179,7 +179,8 @@ def out_of_memory(facts: Facts) -> Judgement:
     if line is None:
         return None
     text = line.text.lower()
-    on_host = "cpu" in text and "cuda" not in text
+    # A line need not say whose memory it was; where the engine found no GPU it can only be the host's.
+    on_host = ("cpu" in text and "cuda" not in text) or facts.log.gpus == ()
     ways = ways_out(facts)
     what = "host memory" if on_host else "the GPU's memory"
     again = "the model lies where it should now" if on_gpu(facts) else "the same load would fail again"

@@ -152,13 +152,17 @@ def rss_bytes(served: Served) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def strike(served: Served, chance: random.Random, faults: dict[str, Callable[[Served], object]]) -> str:
-    """One fault, then either until the model is back, or a moment only."""
-    name = chance.choice(list(faults))
+def struck(served: Served, name: str, faults: dict[str, Callable[[Served], object]]) -> str:
     # So often in so short a time would end in `failed`, as it should.
     served.forget_starts()
     with suppress(OSError, AssertionError, http.client.HTTPException):
         faults[name](served)
+    return name
+
+
+def strike(served: Served, chance: random.Random, faults: dict[str, Callable[[Served], object]]) -> str:
+    """One fault, then either until the model is back, or a moment only."""
+    name = struck(served, chance.choice(list(faults)), faults)
     if chance.random() < 0.3:
         served.until(f"the model after {name}", lambda: served.ready and served.resident)
     else:
@@ -190,7 +194,10 @@ def test_random_faults(served: Served) -> None:
             done[strike(served, chance, {**FAULTS, **ENDS_GUARD})] += 1
         served.calm()
         (guard,) = served.pids(GUARD_UNIT)
-        # What it imports only when it is needed comes first.
+        # What it imports or reads only when it is needed comes first.
+        for name in ("ollama rm", "the weights are damaged for a moment", "another model", "yield"):
+            done[struck(served, name, FAULTS)] += 1
+            served.until(f"the model after {name}", lambda: served.ready and served.resident)
         while more(0.75):
             done[strike(served, chance, FAULTS)] += 1
         before = rss_bytes(served)
