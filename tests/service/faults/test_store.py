@@ -14,9 +14,10 @@ STATE = "/var/lib/llmctl/state"
 
 
 def weights(served: Served) -> str:
-    """The file of the pinned weights."""
-    (lock,) = served.llmctl("list", "--json").json["models"][:1]
-    return f"{STORE}/blobs/{lock['weights_digest'].replace(':', '-')}"
+    """The file of the pinned weights; other tests leave a rival's in the store, too."""
+    models = served.llmctl("list", "--json").json["models"]
+    (digest,) = (model["weights_digest"] for model in models if model["alias"] == served.alias)
+    return f"{STORE}/blobs/{digest.replace(':', '-')}"
 
 
 @fault(
