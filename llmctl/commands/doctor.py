@@ -72,10 +72,9 @@ def doctor(
     env: Env = ctx.obj
     out = Output(env, json)
     require_one(json=json, markdown=markdown)
-    require_one(list=list_checks, explain=explain, watch=watch, fix=fix)
-    require_one(list=list_checks, explain=explain, watch=watch, bundle=bundle is not None)
-    require_one(list=list_checks, explain=explain, watch=watch, deep=deep)
-    require_one(list=list_checks, explain=explain, watch=watch, markdown=markdown)
+    # These go together, but with none of the three that are no single look.
+    for name, asked in {"fix": fix, "bundle": bundle is not None, "deep": deep, "markdown": markdown}.items():
+        require_one(list=list_checks, explain=explain, watch=watch, **{name: asked})
     checks = catalogue.chosen(tuple(names or ()), deep=deep or list_checks)
     if list_checks:
         return show_list(out, checks)

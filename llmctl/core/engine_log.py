@@ -11,6 +11,7 @@ from datetime import datetime
 
 from llmctl.core.checks.facts.log import RECENT_SECONDS, Load, LogFacts, LogLine
 from llmctl.core.placement import OUT_OF_MEMORY, RUNNER_START
+from llmctl.core.proxy import without_credentials
 
 START = 'msg="server config"'
 LINE_CHARACTERS = 300
@@ -54,7 +55,6 @@ GIN = re.compile(
 EMBEDDING = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
 ASKING = frozenset({"/api/generate", "/api/chat"})
 VARIABLE = re.compile(r"(?:^| )((?:[A-Z][A-Z0-9_]+|https?_proxy|no_proxy|all_proxy):)")
-PASSWORD = re.compile(r"://[^/\s@]+@")
 FIELD = r'\b{}=(?:"([^"]*)"|(\S*))'
 
 
@@ -223,7 +223,7 @@ def effective(text: str) -> dict[str, str] | None:
         return None
     parts = VARIABLE.split(rest.rpartition("]")[0])
     values = dict(zip(parts[1::2], parts[2::2], strict=False))
-    return {name[:-1]: PASSWORD.sub("://[removed]@", value) for name, value in values.items()}
+    return {name[:-1]: without_credentials(value, "[removed]") for name, value in values.items()}
 
 
 def field(line: str, name: str) -> str | None:

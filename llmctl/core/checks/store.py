@@ -178,9 +178,9 @@ def two_stores(store: StoreFacts) -> Judgement:
     return found
 
 
-def mended(store: StoreFacts, one: Trouble, observed: str, expected: str, words: str) -> Finding:
+def mended(store: StoreFacts, one: Trouble, expected: str, words: str) -> Finding:
     return Finding(
-        observed,
+        one.words,
         expected,
         Remedy(words, (f"{store.llmctl} {one.mend} {quoted(one.name)}",))
         if one.mend != "up"
@@ -196,51 +196,21 @@ def mended(store: StoreFacts, one: Trouble, observed: str, expected: str, words:
 
 
 def missing(store: StoreFacts) -> Judgement:
-    return [
-        mended(
-            store,
-            one,
-            one.words,
-            "every blob that the lock names, whole, and the name that the model is served by",
-            "get what is missing; only that is fetched, and it is hashed before it counts",
-        )
-        for one in store.missing
-    ]
+    expected = "every blob that the lock names, whole, and the name that the model is served by"
+    words = "get what is missing; only that is fetched, and it is hashed before it counts"
+    return [mended(store, one, expected, words) for one in store.missing]
 
 
 def corrupt(store: StoreFacts) -> Judgement:
-    return [
-        mended(
-            store,
-            one,
-            one.words,
-            "a manifest: JSON with a list of layers",
-            "put the right one in its place; blobs that hash are kept",
-        )
-        for one in store.corrupt
-    ]
+    expected = "a manifest: JSON with a list of layers"
+    words = "put the right one in its place; blobs that hash are kept"
+    return [mended(store, one, expected, words) for one in store.corrupt]
 
 
 def drift(store: StoreFacts) -> Judgement:
-    return [
-        mended(
-            store,
-            one,
-            one.words,
-            "the weights that the lock pins, byte for byte",
-            "put back what is pinned; new weights are accepted only by `llmctl pull --update`",
-        )
-        if one.mend != "pull"
-        else Finding(
-            one.words,
-            "the plain name standing for what is pinned too",
-            Remedy("put the pinned one back under that name", (f"{store.llmctl} pull {quoted(one.name)}",)),
-            (one.path,) if one.path else (),
-            one.name,
-            "warning",
-        )
-        for one in store.drifted
-    ]
+    expected = "the weights that the lock pins, byte for byte"
+    words = "put back what is pinned; new weights are accepted only by `llmctl pull --update`"
+    return [mended(store, one, expected, words) for one in store.drifted]
 
 
 def leftovers(store: StoreFacts) -> Judgement:
