@@ -156,7 +156,10 @@ def test_what_hangs_and_what_ends(healthy: Patient) -> None:
     assert healthy.fine("server.stuck-runner")
     assert healthy.fine("server.crash-loop")
     for _ in range(3):
-        healthy.cli.kill(api.runner)
+        ended = api.runner
+        healthy.cli.kill(ended)
+        # A request before the server has reaped it loads the model anew without a line (llm/llama_server.go:1193).
+        until(lambda pid=ended: not psutil.pid_exists(pid))
         api.post("/api/generate", question)
     found = healthy.finding("server.crash-loop")
     assert "3 times" in found["observed"]
