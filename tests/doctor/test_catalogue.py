@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llmctl.core.checks import causes
 from llmctl.core.checks.catalogue import CHECKS
 from llmctl.core.checks.examine import examine
 from llmctl.core.checks.facts import Facts
@@ -43,6 +44,14 @@ def test_a_check_is_well_formed_and_stands_after_its_causes(check: Check) -> Non
         assert order.index(cause) < order.index(check.id), f"{check.id} stands before {cause}"
     page = (CHECKOUT / "docs" / "checks.md").read_text()
     assert f"### {check.id}\n" in page
+
+
+def test_every_cause_is_a_check() -> None:
+    known = {check.id for check in CHECKS}
+    for name, listed in vars(causes).items():
+        if name.isupper():
+            assert set(listed) <= known, f"{name}: {set(listed) - known}"
+            assert len(set(listed)) == len(listed), f"{name} names one twice"
 
 
 def check(name: str, said: Judgement | Exception, *after: str) -> Check:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from llmctl.core.checks.causes import NO_SERVER
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.log import Load, LogFacts, LogLine
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.server_processes import DOWN
 from llmctl.core.checks.wanted import since, unsaid
 
 STORM = 3
@@ -146,7 +146,7 @@ CHECKS = (
         "same where only one is kept. Every load is a line `starting llama-server` in the log, with context and "
         "slots; three changes within the last hour are a storm.",
         reloads,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "clients.keep-alive",
@@ -155,7 +155,7 @@ CHECKS = (
         "A keep_alive in a request replaces the server's, and stays in force for those that send none (ollama v0.34.0 "
         "server/sched.go:483; issue 5272). LangChain and others send 5m. `expires_at` in /api/ps shows it.",
         keep_alive,
-        after=(*DOWN, "server.settings", "server.keep-alive"),
+        after=(*NO_SERVER, "server.settings", "server.keep-alive"),
     ),
     Check(
         "clients.truncated",
@@ -165,7 +165,7 @@ CHECKS = (
         "`truncating input prompt` with the numbers (v0.34.0 llm/llama_server.go:317); the text of the prompt is not "
         "in the log. For information where the last was more than an hour ago.",
         truncated,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "clients.keep-alive-string",
@@ -175,7 +175,7 @@ CHECKS = (
         "(ollama v0.34.0 api/types.go:1243-1271). The log has only the status; a 400 within a millisecond is a "
         "request that could not be read, which most often is this.",
         keep_alive_string,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "clients.embeddings",
@@ -185,6 +185,6 @@ CHECKS = (
         "not support embeddings` (ollama v0.34.0, seen). The model is loaded for it all the same, in the place of "
         "another.",
         embeddings,
-        after=DOWN,
+        after=NO_SERVER,
     ),
 )

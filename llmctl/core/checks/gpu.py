@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from llmctl.core.checks import gpu_driver, gpu_unseen, gpu_work
+from llmctl.core.checks.causes import CARD_BARRED, NO_CARD
 from llmctl.core.checks.finding import Check
-
-NO_CARD = ("gpu.container", "gpu.no-driver", "gpu.driver-mismatch", "gpu.lost")
 
 CHECKS = (
     Check(
@@ -96,7 +95,7 @@ CHECKS = (
         "falls back to the CPU (ollama v0.34.0 docs/gpu.mdx:47-53, issues 5464, 10053 and 8426). That the machine "
         "slept is the difference of two clocks of the kernel.",
         gpu_unseen.after_suspend,
-        after=(*NO_CARD, "gpu.device-nodes", "gpu.visible-devices", "gpu.driver-too-old"),
+        after=(*NO_CARD, *CARD_BARRED),
     ),
     Check(
         "gpu.engine-sees-none",
@@ -106,7 +105,7 @@ CHECKS = (
         "search for GPUs when it started: a driver that comes later is not looked for again (ollama issue 7669). The "
         "list is asked only where the profile requires a GPU and no model is proved on one, as it starts the driver.",
         gpu_unseen.engine_sees_none,
-        after=(*NO_CARD, "gpu.device-nodes", "gpu.visible-devices", "gpu.driver-too-old", "gpu.after-suspend"),
+        after=(*NO_CARD, *CARD_BARRED, "gpu.after-suspend"),
     ),
     Check(
         "gpu.throttled",

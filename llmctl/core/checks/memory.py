@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 
+from llmctl.core.checks.causes import NO_GPU
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.fit import ModelFit
 from llmctl.core.checks.facts.gpu import Card
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.gpu import NO_CARD
 from llmctl.core.checks.wanted import gpu_required, holder, on_gpu, others, restarted, severity, since
 from llmctl.core.checks.words import MIB, size, times
 from llmctl.core.prediction import claim_apart, findings, most
@@ -234,7 +234,7 @@ CHECKS = (
         "now; what this server's own runners hold counts as free, as the engine evicts them. The processes that hold "
         "the rest are named, and the ways out are those of `fit`.",
         does_not_fit,
-        after=(*NO_CARD, "gpu.visible-devices", "gpu.after-suspend", "gpu.engine-sees-none"),
+        after=NO_GPU,
     ),
     Check(
         "memory.host-short",

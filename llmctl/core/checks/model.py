@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmctl.core.checks.causes import NO_GPU, NO_LOCK, NO_SERVER, PINS_BROKEN
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.models import LoadedFacts, ModelsFacts, ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
@@ -192,16 +193,7 @@ def no_token(facts: Facts) -> Judgement:
     )
 
 
-SERVER = (
-    *("profile.invalid", "profile.lock-unreadable", "engine.none", "server.address-invalid"),
-    *("server.host-without-port", "server.port-taken", "server.hangs", "server.two-servers", "server.not-running"),
-)
-GPU = (
-    *("gpu.no-driver", "gpu.driver-mismatch", "gpu.lost", "gpu.driver-too-old", "gpu.device-nodes"),
-    *("gpu.visible-devices", "gpu.engine-sees-none"),
-)
-STORE = ("store.missing", "store.corrupt-manifest", "store.drift")
-KEPT_OUT = ("engine.no-llama-server", "memory.does-not-fit", "server.orphaned-runner", "server.held")
+SERVER = (*NO_LOCK, *NO_SERVER)
 
 CHECKS = (
     Check(
@@ -224,12 +216,9 @@ CHECKS = (
         not_resident,
         after=(
             *SERVER,
-            "engine.no-llama-server",
-            *GPU,
-            *STORE,
-            "memory.does-not-fit",
-            "server.orphaned-runner",
-            "server.held",
+            *NO_GPU,
+            *PINS_BROKEN,
+            *("engine.no-llama-server", "memory.does-not-fit", "server.orphaned-runner", "server.held"),
         ),
     ),
     Check(
@@ -240,7 +229,7 @@ CHECKS = (
         "told by /api/ps together with the runner's buffer lines or NVML; /api/ps alone says `100 % GPU` where it "
         "could not read them (ollama v0.33.0 llm/llama_server.go:2669-2676).",
         on_cpu,
-        after=(*SERVER, *GPU, "memory.does-not-fit", "server.stuck-runner"),
+        after=(*SERVER, *NO_GPU, "memory.does-not-fit", "server.stuck-runner"),
     ),
     Check(
         "model.partial",
@@ -249,7 +238,7 @@ CHECKS = (
         "Since 0.30 llama.cpp decides how many layers go to the GPU, and the rest runs on the CPU without an error; "
         "every token then waits for host memory. `size_vram` below `size` in /api/ps shows it.",
         partial,
-        after=(*SERVER, *GPU, "memory.does-not-fit", "server.stuck-runner"),
+        after=(*SERVER, *NO_GPU, "memory.does-not-fit", "server.stuck-runner"),
     ),
     Check(
         "model.unproved",
@@ -258,7 +247,7 @@ CHECKS = (
         "/api/ps alone proves nothing about the place. The second witness is the runner's buffer lines in the server's "
         "log, or NVML's memory of the runner; here neither can be read.",
         unproved,
-        after=(*SERVER, *GPU, "server.stuck-runner"),
+        after=(*SERVER, *NO_GPU, "server.stuck-runner"),
     ),
     Check(
         "model.wrong-context",

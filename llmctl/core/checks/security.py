@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from llmctl.core import unit
 from llmctl.core.address import parse_host
 from llmctl.core.checks import cves
+from llmctl.core.checks.causes import NO_SERVER, NO_STORE, NOTHING_TO_RUN
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.server_settings import environment, set_anew
@@ -18,7 +19,6 @@ from llmctl.core.proxy import has_password
 from llmctl.core.serving import Lack, go_bool
 
 UNSEEN = "another user's server does not tell its environment"
-ABSENT = ("profile.invalid", "engine.none", "server.not-running", "server.port-taken", "server.hangs")
 
 
 def variables(facts: Facts) -> Mapping[str, str] | None:
@@ -290,7 +290,7 @@ CHECKS = (
         "password (CVE-2025-63389, by design) and lets everybody pull, delete and create; bound to another address "
         "than the loopback it checks the Host header no more either (ollama v0.33.0 server/routes.go:1776-1839).",
         bound_wide,
-        after=ABSENT,
+        after=NO_SERVER,
     ),
     Check(
         "security.origins",
@@ -299,7 +299,7 @@ CHECKS = (
         "OLLAMA_ORIGINS with `*` lets every web page that a browser of this machine opens send requests (ollama "
         "v0.33.0 envconfig/config.go:86-109).",
         origins,
-        after=ABSENT,
+        after=NO_SERVER,
     ),
     Check(
         "security.cloud",
@@ -308,7 +308,7 @@ CHECKS = (
         "What the server says at /api/status. With the cloud on, names that end in `cloud` run at ollama.com (ollama "
         "v0.33.0 internal/modelref), and the server asks there for model data at its start.",
         cloud,
-        after=ABSENT,
+        after=NO_SERVER,
     ),
     Check(
         "security.bodies-logged",
@@ -317,7 +317,7 @@ CHECKS = (
         "OLLAMA_DEBUG_LOG_REQUESTS writes the body of every request below /tmp, for anything but 0 and false, as "
         "Ollama takes every other word for yes (ollama v0.33.0 envconfig/config.go:177-190).",
         bodies_logged,
-        after=ABSENT,
+        after=NO_SERVER,
     ),
     Check(
         "security.proxy-password",
@@ -327,7 +327,7 @@ CHECKS = (
         "environment into its log at each start (ollama v0.33.0 server/routes.go:1951), and everybody may read a unit. "
         "The password itself is never shown here.",
         proxy_password,
-        after=("profile.invalid", "engine.none"),
+        after=NOTHING_TO_RUN,
     ),
     Check(
         "security.store-writable",
@@ -336,7 +336,7 @@ CHECKS = (
         "Modes of the store's folders and blobs. Whoever may write there can put other weights under a name, and "
         "Ollama never hashes a blob again that is there (ollama v0.33.0 server/images.go:1049-1090).",
         store_writable,
-        after=("profile.invalid", "engine.none", "store.unreadable"),
+        after=NO_STORE,
     ),
     Check(
         "security.cve",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from llmctl.core.address import parse_host
 from llmctl.core.checks import server_processes, server_settings
+from llmctl.core.checks.causes import NO_ANSWER, NO_SERVER, UNITS_IDLE
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.server import ServerFacts, ServerProcess
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
@@ -232,13 +233,6 @@ def held(facts: Facts) -> Judgement:
     return Finding(f"the guard keeps its hands off: {server.held}", "a guard that keeps the model resident", remedy)
 
 
-# What keeps systemd from having it run.
-UNITS = ("service.missing-unit", "service.masked", "service.disabled", "service.failed")
-ABSENT = (
-    *("profile.invalid", "engine.none", "server.address-invalid"),
-    *("server.host-without-port", "server.port-taken", "server.hangs"),
-)
-
 CHECKS = (
     Check(
         "server.address-invalid",
@@ -286,7 +280,7 @@ CHECKS = (
         "(ollama issue 5591). Not counted are servers in containers, and those of the same user that were given a "
         "HOME of their own, as llmctl's private profiles are.",
         two_servers,
-        after=ABSENT,
+        after=NO_ANSWER,
     ),
     Check(
         "server.not-running",
@@ -296,7 +290,7 @@ CHECKS = (
         "the service is installed, or the models are pinned; a warning where `llmctl down` ended it, or nobody "
         "brought it up yet.",
         not_running,
-        after=(*ABSENT, "server.two-servers", *UNITS),
+        after=(*NO_ANSWER, "server.two-servers", *UNITS_IDLE),
     ),
     *server_processes.CHECKS,
     Check(
@@ -307,7 +301,7 @@ CHECKS = (
         "removes at its start what it takes for unused (ollama v0.34.0 server/images.go:874-929). One with another "
         "store and no model loaded is told for information. Which servers are counted is said at server.two-servers.",
         second_server,
-        after=server_processes.DOWN,
+        after=NO_SERVER,
     ),
     *server_settings.CHECKS,
     Check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from llmctl.core.checks.causes import NO_SERVER
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.log import Load, LogFacts
 from llmctl.core.checks.facts.server import Runner
@@ -14,14 +15,6 @@ from llmctl.core.checks.words import size
 OFTEN = 3
 # How long a model stays where nobody says otherwise (ollama v0.34.0 envconfig/config.go:129).
 KEEP_ALIVE_SECONDS = 300.0
-DOWN = (
-    "profile.invalid",
-    "engine.none",
-    "server.port-taken",
-    "server.hangs",
-    "server.not-running",
-    "server.two-servers",
-)
 
 
 def version_differs(facts: Facts) -> Judgement:
@@ -179,7 +172,7 @@ CHECKS = (
         "`ollama` on PATH where its commands reach this server (ollama issues 12135, 14199). A server whose file was "
         "replaced goes on with the old one, and loads runners of the new one.",
         version_differs,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "server.orphaned-runner",
@@ -199,7 +192,7 @@ CHECKS = (
         "llm/llama_server.go:960). A runner counts as stuck when it is stopped by a signal, or silent at /health for "
         "1 s in which it used no CPU time. It answers /health while it computes.",
         stuck_runner,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "server.crash-loop",
@@ -210,7 +203,7 @@ CHECKS = (
         "load; three of them within the last hour are a loop. Of loads that are five minutes apart the "
         "keep-alive may be the cause.",
         crash_loop,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "server.foreign",
@@ -219,6 +212,6 @@ CHECKS = (
         "A server that llmctl did not start is attached: its models are loaded and watched, and it is never stopped or "
         "started. One that runs outside systemd is gone after a crash or a boot.",
         foreign,
-        after=DOWN,
+        after=NO_SERVER,
     ),
 )

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 
 from llmctl.core import serving
+from llmctl.core.checks.causes import NO_SERVER
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.server_processes import DOWN
 from llmctl.core.checks.wanted import anew_with, restarted
 from llmctl.core.serving import Lack, argument
 
@@ -234,7 +234,7 @@ CHECKS = (
         "`no` and `none` switch on (ollama v0.34.0 envconfig/config.go:177-190). Looked at in the environment of the "
         "server's process.",
         go_bool,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "server.keep-alive",
@@ -244,7 +244,7 @@ CHECKS = (
         "nothing says so (ollama v0.34.0 envconfig/config.go:129-147). The model is then unloaded when it has been "
         "idle for as long.",
         keep_alive,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "server.settings",
@@ -254,7 +254,7 @@ CHECKS = (
         "another user's cannot be read, with the arguments of its runner, else with the `server config` line that it "
         "logs at its start (ollama v0.34.0 server/routes.go:1965).",
         settings,
-        after=(*DOWN, "server.keep-alive"),
+        after=(*NO_SERVER, "server.keep-alive"),
     ),
     Check(
         "server.context",
@@ -263,7 +263,7 @@ CHECKS = (
         "A context above that which the model was trained for is lowered to it with a line in the log and nothing else "
         "(ollama v0.34.0 llm/server.go:111-116).",
         context,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "server.slots-cut",
@@ -273,7 +273,7 @@ CHECKS = (
         "with one slot whatever OLLAMA_NUM_PARALLEL says (ollama v0.34.0 server/sched.go:500-510). The runner's "
         "arguments tell.",
         slots_cut,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "server.kv-cache",
@@ -282,7 +282,7 @@ CHECKS = (
         "The type of the KV cache decides its size: q8_0 takes half of f16. It is read of the runner's arguments "
         "(ollama v0.34.0 llm/llama_server.go:369-430), where the server itself was told what the profile asks.",
         kv_cache,
-        after=DOWN,
+        after=NO_SERVER,
     ),
     Check(
         "server.flash-attention",
@@ -291,6 +291,6 @@ CHECKS = (
         "A quantised KV cache needs flash attention, and without it the compute buffers grow. It is read of the "
         "runner's arguments, where the server itself was told what the profile asks.",
         flash_attention,
-        after=(*DOWN, "server.go-bool"),
+        after=(*NO_SERVER, "server.go-bool"),
     ),
 )

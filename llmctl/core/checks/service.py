@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from llmctl.core import unit
 from llmctl.core.checks import service_units
+from llmctl.core.checks.causes import NO_CARD, NO_LOCK, NO_SERVER, NO_STORE, PINS_BROKEN, UNITS_BROKEN
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.service_units import BROKEN, every, installed, journal
+from llmctl.core.checks.service_units import every, installed, journal
 from llmctl.core.checks.words import names
 from llmctl.core.surroundings import Difference
 
@@ -200,7 +201,7 @@ CHECKS = (
         "count here. The next install-service would lose such a change, so that it belongs into a drop-in. Also told "
         "is a change that systemd has not read yet (NeedDaemonReload, systemctl(1)).",
         installed(edited),
-        after=BROKEN,
+        after=UNITS_BROKEN,
     ),
     Check(
         "service.environment-differs",
@@ -211,7 +212,7 @@ CHECKS = (
         "shell that the server does not have: OLLAMA_HOST leads `ollama` typed there to another server, and the others "
         "are not heard by one that runs.",
         environment_differs,
-        after=BROKEN,
+        after=UNITS_BROKEN,
     ),
     Check(
         "service.linger",
@@ -227,7 +228,7 @@ CHECKS = (
         "warning",
         "NRestarts of the units, which counts from the last start by hand. Told from the third on.",
         installed(restarts),
-        after=(*BROKEN, "server.port-taken"),
+        after=(*UNITS_BROKEN, "server.port-taken"),
     ),
     Check(
         "service.boot-order",
@@ -237,7 +238,7 @@ CHECKS = (
         "the CPU until it is started anew (ollama/ollama issue 7669). Told only where its log shows that, it started "
         "with the boot, and NVML shows a card now. llmctl's own unit waits.",
         boot_order,
-        after=("gpu.driver-mismatch", "gpu.lost", "gpu.no-driver"),
+        after=NO_CARD,
     ),
     Check(
         "service.watchdog",
@@ -246,18 +247,13 @@ CHECKS = (
         "The guard tells systemd that it lives; after 90 s without a word it is ended and started anew "
         "(systemd.service(5), WatchdogSec). Counted in the journal of the last day.",
         installed(watchdog),
-        after=BROKEN,
+        after=UNITS_BROKEN,
     ),
 )
 # What is known to make a guard give up.
-CAUSES = (
-    *("profile.invalid", "profile.lock-unreadable", "engine.none", "engine.no-llama-server"),
-    *("store.permissions", "store.unreadable", "store.missing", "store.corrupt-manifest", "store.drift", "store.space"),
-    *BROKEN,
-)
-LATER = (
-    *("gpu.lost", "gpu.driver-mismatch", "gpu.no-driver", "server.port-taken", "server.not-running"),
-    "memory.does-not-fit",
+GIVES_UP = (
+    *("engine.no-llama-server", "store.permissions", "store.space", "memory.does-not-fit"),
+    *(*NO_LOCK, *NO_STORE, *PINS_BROKEN, *UNITS_BROKEN, *NO_CARD, *NO_SERVER),
 )
 LAST = (
     Check(
@@ -267,6 +263,6 @@ LAST = (
         "What the guard wrote into guard.json while it lives: a model is not where it must be, and every step that it "
         "may take was taken. Where a check knows the cause, only that one is shown.",
         guard_degraded,
-        after=(*CAUSES, *LATER),
+        after=GIVES_UP,
     ),
 )

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 
 from llmctl.core import unit
+from llmctl.core.checks.causes import UNIT_GONE
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy
@@ -217,7 +218,7 @@ CHECKS = (
         "scripts/install.sh; ollama/ollama issues 1278, 2268, 6594, 9623, 13178): what was edited in there is lost, "
         "and drop-ins survive.",
         installed(overwritten),
-        after=("service.missing-unit", "service.masked"),
+        after=UNIT_GONE,
     ),
     Check(
         "service.foreign-beside",
@@ -235,7 +236,7 @@ CHECKS = (
         "llmctl.target is what the boot starts, and what starts engine and guard. `llmctl down` does not disable it: "
         "it only stops the service until the next boot.",
         installed(disabled),
-        after=("service.missing-unit", "service.masked"),
+        after=UNIT_GONE,
     ),
     Check(
         "service.failed",
@@ -246,7 +247,6 @@ CHECKS = (
         "port: that is the cause then. For information where it is Ollama's own unit, and the profile's server is "
         "another one and answers.",
         failed,
-        after=("engine.none", "store.permissions", "service.missing-unit", "service.masked"),
+        after=("engine.none", "store.permissions", *UNIT_GONE),
     ),
 )
-BROKEN = tuple(check.id for check in CHECKS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 
+from llmctl.core.checks.causes import NO_STORE, NOTHING_TO_RUN
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.store import Denied, StoreFacts, Trouble
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
@@ -276,7 +277,6 @@ def damaged(facts: Facts) -> Judgement:
     ]
 
 
-BARRED = ("engine.none", "profile.invalid")
 CHECKS = (
     Check(
         "store.permissions",
@@ -287,7 +287,7 @@ CHECKS = (
         "(ollama/ollama issues 2147, 2701, 9337, 9877, 16378). Modes are looked at; where an access list adds to "
         "them, the answer is unknown. A file system that is mounted read-only is told here too.",
         known(permissions),
-        after=BARRED,
+        after=NOTHING_TO_RUN,
     ),
     Check(
         "store.unreadable",
@@ -296,7 +296,7 @@ CHECKS = (
         "The folder that the profile's server takes its models from: that it is there, and that its lists can be read. "
         "A disk that is not mounted looks like a machine without models.",
         known(unreadable),
-        after=(*BARRED, "store.permissions"),
+        after=(*NOTHING_TO_RUN, "store.permissions"),
     ),
     Check(
         "store.space",
@@ -306,7 +306,7 @@ CHECKS = (
         "looks at no free space before a pull (ollama/ollama issues 6727, 1731, 14254), and its unfinished files are "
         "sparse, so that here their blocks count and not their length (ollama v0.33.0 server/download.go).",
         known(space),
-        after=(*BARRED, "store.unreadable"),
+        after=NO_STORE,
     ),
     Check(
         "store.corrupt-manifest",
@@ -315,7 +315,7 @@ CHECKS = (
         "Ollama does not list a model whose manifest it cannot parse, and does not prune the store any more either "
         "(ollama v0.33.0 server/images.go:874-929). For a model that is not pinned it is a warning.",
         seen(corrupt),
-        after=(*BARRED, "store.unreadable"),
+        after=NO_STORE,
     ),
     Check(
         "store.missing",
@@ -325,7 +325,7 @@ CHECKS = (
         "Ollama goes on listing a model whose weights are gone, and fails at the next load (ollama v0.33.0 "
         "server/model_list_cache.go:145-230).",
         seen(missing),
-        after=(*BARRED, "store.unreadable"),
+        after=NO_STORE,
     ),
     Check(
         "store.drift",
@@ -335,7 +335,7 @@ CHECKS = (
         "another machine its weights. The plain name may be moved by anybody's `ollama pull` (ollama v0.33.0 "
         "server/images.go:1115); then clients that ask for it get other answers, which is a warning.",
         seen(drift),
-        after=(*BARRED, "store.unreadable"),
+        after=NO_STORE,
     ),
     Check(
         "store.damaged",
@@ -355,7 +355,7 @@ CHECKS = (
         "hand reads ~/.ollama/models, the packaged unit /usr/share/ollama/.ollama/models (ollama/ollama issue 5591). "
         "For information where nothing of the profile is in the other one.",
         seen(two_stores),
-        after=(*BARRED, "store.unreadable"),
+        after=NO_STORE,
     ),
     Check(
         "store.leftovers",
@@ -364,7 +364,7 @@ CHECKS = (
         "Downloads that broke off and blobs that no manifest names, as `llmctl prune` counts them: nothing younger "
         "than an hour, and sparse files by their blocks. Told from 1 GiB on.",
         seen(leftovers),
-        after=(*BARRED, "store.unreadable", "store.corrupt-manifest"),
+        after=(*NO_STORE, "store.corrupt-manifest"),
     ),
     Check(
         "store.network-disk",
@@ -374,7 +374,7 @@ CHECKS = (
         "of the network for longer than OLLAMA_LOAD_TIMEOUT ends it (ollama v0.33.0 envconfig/config.go:149), and "
         "NFS that is gone leaves the server in a sleep that no signal ends.",
         known(network_disk),
-        after=(*BARRED, "store.unreadable"),
+        after=NO_STORE,
     ),
     Check(
         "store.spinning-disk",
@@ -383,6 +383,6 @@ CHECKS = (
         "The kernel's queue/rotational of the disk. Told only where the pinned weights would take 30 s or more to "
         "read at 150 MB/s; a virtual machine's disks say that they turn whatever they are, and are left out.",
         known(spinning_disk),
-        after=(*BARRED, "store.unreadable", "store.network-disk"),
+        after=(*NO_STORE, "store.network-disk"),
     ),
 )
