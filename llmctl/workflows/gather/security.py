@@ -1,30 +1,42 @@
-"""Where the server listens, whether it asks the cloud, and who may read llmctl's secrets."""
+"""Where the server listens, whether it asks the cloud, what is known of its release, who may read llmctl's secrets."""
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core.address import parse_host
 from llmctl.core.checks.facts.security import Readable, SecurityFacts
 from llmctl.errors import LlmctlError
-from llmctl.system import process
+from llmctl.system import cves, process
 from llmctl.workflows.install import CREDENTIALS
 
 if TYPE_CHECKING:
     from llmctl.core.checks.facts.server import ServerFacts
+    from llmctl.core.cves import Table
     from llmctl.system.paths import Paths
     from llmctl.workflows.gather import Given
 
 
 def gather(given: Given) -> SecurityFacts:
     server = given.of_server
-    secret = tuple(readable(given.server.paths))
+    faults = known_faults()
+    here = SecurityFacts(
+        (), None, tuple(readable(given.server.paths)), faults, cves.age_days(faults) if faults is not None else 0
+    )
     if not server.answers:
-        return SecurityFacts((), None, secret)
-    return SecurityFacts(addresses(server), cloud_disabled(given, server.url), secret)
+        return here
+    return replace(here, addresses=addresses(server), cloud_disabled=cloud_disabled(given, server.url))
+
+
+def known_faults() -> Table | None:
+    try:
+        return cves.table()
+    except LlmctlError:
+        return None
 
 
 def addresses(server: ServerFacts) -> tuple[str, ...] | None:

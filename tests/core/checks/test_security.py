@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from llmctl.core.checks import cves
 from llmctl.core.checks.examine import Outcome, examine
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.engine import EngineFacts
@@ -18,6 +17,7 @@ from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.facts.shell import ShellFacts
 from llmctl.core.checks.security import CHECKS
 from llmctl.core.proxy import has_password
+from llmctl.system import cves
 
 
 def facts(
@@ -27,6 +27,7 @@ def facts(
     cloud_disabled: bool | None = True,
     version: str = "0.34.0",
     unit: UnitFacts | None = None,
+    table_age_days: int = 0,
 ) -> Facts:
     process = ServerProcess(7, "ollama", "ollama", "S", 11434, None, environ or {}, 5.0)
     server = ServerFacts(
@@ -35,7 +36,7 @@ def facts(
     return Facts(
         {
             "server": server,
-            "security": SecurityFacts(addresses, cloud_disabled),
+            "security": SecurityFacts(addresses, cloud_disabled, (), cves.table(), table_age_days),
             "service": ServiceFacts(True, ollama=unit),
             "shell": ShellFacts("ann", 1000, (), {}, None, False),
             "profile": ProfileFacts(None, "none"),
@@ -125,37 +126,23 @@ def test_an_environment_that_may_not_be_read_is_unknown() -> None:
         assert outcome(check, facts()).state == "unknown"
 
 
-@pytest.mark.parametrize(
-    ("version", "some", "none"),
-    [
-        ("0.1.33", "CVE-2024-37032", "CVE-2024-28224"),
-        ("0.1.46", "CVE-2024-45436", "CVE-2024-39720"),
-        ("0.17.0", "CVE-2026-7482", "CVE-2025-51471"),
-        ("0.17.1", "CVE-2026-5530", "CVE-2026-7482"),
-        ("0.20.2", "CVE-2026-7020", "CVE-2026-5530"),
-        ("0.32.9", "ollama 4138e853d", "CVE-2026-7020"),
-        ("0.3.14", "CVE-2025-0312", "CVE-2024-8063"),
-    ],
-)
-def test_the_release_that_mends_a_fault_is_the_first_without_it(version: str, some: str, none: str) -> None:
-    known = {each.id for each in cves.of(version) or ()}
-    assert some in known
-    assert none not in known
+def test_an_old_table_is_no_proof_of_a_sound_engine() -> None:
+    assert outcome("security.cve", facts(table_age_days=180)).state == "ok"
+    old = outcome("security.cve", facts(table_age_days=181))
+    assert (old.state, "181 days ago" in old.why) == ("unknown", True)
 
 
-def test_no_fault_is_known_of_the_releases_that_llmctl_installs() -> None:
-    for version in ("0.32.10", "0.33.0", "0.34.0", "0.34.4"):
-        assert cves.of(version) == ()
-    assert cves.of("unknown") is None
-    assert outcome("security.cve", facts(version="unknown")).state == "unknown"
+def test_a_finding_tells_how_old_the_table_is() -> None:
+    (fresh,) = outcome("security.cve", facts(version="0.17.0", table_age_days=20)).findings
+    assert fresh.evidence[-1] == f"the table of known faults is of {cves.table().read}"
+    (old,) = outcome("security.cve", facts(version="0.17.0", table_age_days=200)).findings
+    assert "200 days ago" in old.evidence[-1]
 
 
-def test_every_row_has_a_source_and_a_bound() -> None:
-    for known in cves.KNOWN:
-        assert known.source
-        assert known.read
-        assert (known.fixed is None) != (known.last is None)
-        assert cves.key(known.fixed or known.last or "")
+def test_a_table_that_cannot_be_read_is_unknown() -> None:
+    given = facts(version="0.17.0")
+    lost = Facts({**given.areas, "security": replace(given.security, faults=None)})
+    assert outcome("security.cve", lost).state == "unknown"
 
 
 @pytest.mark.parametrize(
