@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmctl.client import runner
@@ -13,6 +14,7 @@ from llmctl.core.serving import argument
 from llmctl.errors import LlmctlError
 from llmctl.library import verify
 from llmctl.workflows import store
+from llmctl.workflows.gather.at_work import AtWork
 
 if TYPE_CHECKING:
     from llmctl.client import Client
@@ -20,31 +22,32 @@ if TYPE_CHECKING:
     from llmctl.library.blobs import BadBlob
     from llmctl.workflows.gather import Given
 
-TOKENS = 16
+TOKENS = 32
 # A model that says nothing for so long says nothing.
 SILENCE_SECONDS = 60.0
 
 
 def gather(given: Given) -> DeepFacts:
     """The model first: while blobs are read, it would wait for the disk with them."""
-    asked, seconds, speed, error = probe(given)
+    probed = probe(given)
     bad, hashed_bytes = hashed(given)
-    return DeepFacts(bad, hashed_bytes, seconds, error, speed, asked)
+    return replace(probed, bad_blobs=bad, hashed_bytes=hashed_bytes)
 
 
-def probe(given: Given) -> tuple[str | None, float | None, float | None, str | None]:
-    """The model that was asked, seconds until its first token, tokens a second, and the error where there is one."""
+def probe(given: Given) -> DeepFacts:
+    """What a few tokens tell; nothing where no model could be asked."""
     try:
         loaded = [model for model in given.of_models.resident if model.loaded is not None and model.alias]
     except (NotGathered, LlmctlError):
-        return None, None, None, None
+        return DeepFacts()
     if not loaded or is_busy(loaded[0]):
-        return None, None, None, None
+        return DeepFacts()
     client = given.client(given.of_server.url)
+    asked = DeepFacts(asked=loaded[0].name)
     try:
-        return (loaded[0].name, *answer(client, loaded[0].alias or ""), None)
+        return answer(client, loaded[0].alias or "", AtWork(given), asked)
     except LlmctlError as error:
-        return loaded[0].name, None, None, error.message
+        return replace(asked, answer_error=error.message)
 
 
 def is_busy(model: ResidentFacts) -> bool:
@@ -53,16 +56,24 @@ def is_busy(model: ResidentFacts) -> bool:
     return port is not None and port.isdigit() and runner.processing(int(port)) is True
 
 
-def answer(client: Client, alias: str) -> tuple[float | None, float | None]:
+def answer(client: Client, alias: str, at_work: AtWork, asked: DeepFacts) -> DeepFacts:
     """Nothing here would load the model anew or change how long it stays."""
     request = {"model": alias, "raw": True, "options": {"num_predict": TOKENS}}
-    began = time.monotonic()
-    first = speed = None
-    for chunk in client.generate(request, ["1, 2, 3,"], silence_seconds=SILENCE_SECONDS):
-        first = time.monotonic() - began if first is None else first
+    began, found = time.monotonic(), asked
+    for number, chunk in enumerate(client.generate(request, ["1, 2, 3,"], silence_seconds=SILENCE_SECONDS)):
+        if number == 0:
+            found = replace(found, answer_seconds=time.monotonic() - began)
+            at_work.began()
+        elif number == TOKENS // 4:
+            at_work.look()
         if chunk.usage is not None and chunk.usage.completion_seconds > 0:
-            speed = chunk.usage.completion_tokens / chunk.usage.completion_seconds
-    return first, speed
+            seconds = chunk.usage.completion_seconds
+            found = replace(
+                found,
+                tokens_per_second=chunk.usage.completion_tokens / seconds,
+                server_share=at_work.server_share(seconds),
+            )
+    return replace(found, cards=at_work.cards)
 
 
 def hashed(given: Given) -> tuple[tuple[tuple[str, str], ...], int]:

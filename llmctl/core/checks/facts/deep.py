@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmctl.core.checks.facts.gpu import Card
+
 
 @dataclass(frozen=True)
 class DeepFacts:
     """`bad_blobs`: name and what is wrong, of every blob that a pin reaches. `asked`: the model that was asked for a
     few tokens, None where none is loaded. `answer_seconds`: until the first of them, None where it failed, with
-    `answer_error`."""
+    `answer_error`. While it decoded: `server_share`, how much of that time `ollama serve` itself computed at most, and
+    `cards`, as NVML showed them at work."""
 
     bad_blobs: tuple[tuple[str, str], ...] = ()
     hashed_bytes: int = 0
@@ -17,3 +20,5 @@ class DeepFacts:
     answer_error: str | None = None
     tokens_per_second: float | None = None
     asked: str | None = None
+    server_share: float | None = None
+    cards: tuple[Card, ...] = ()
