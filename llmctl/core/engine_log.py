@@ -45,6 +45,8 @@ RUNNER_LINE = re.compile(
 # What the engine says at this level alone, without text of requests.
 SAID_IN_DEBUG = KINDS["memory_not_recovered"]
 DEBUG_LINE = re.compile(r"level=(?:DEBUG|TRACE)")
+# The same words within so long are one event.
+AT_ONCE_SECONDS = 1.0
 TIME = re.compile(r"time=(\S+)")
 COMMAND = re.compile(r'msg="starting llama-server" cmd="(?P<cmd>[^"]*)"')
 BLOB = re.compile(r"sha256-([0-9a-f]{64})")
@@ -135,8 +137,21 @@ def kind(text: str, lowered: str, phrases: tuple[str, ...], now_seconds: float |
             seen[at[1] if at else line] = (time_at(text, begin) or 0.0, line)
     if not seen:
         return None
-    last = max((at, key) for key, (at, _) in seen.items())[1]
-    return LogLine(seen[last][1][:LINE_CHARACTERS], len(seen), lately([at for at, _ in seen.values()], now_seconds))
+    said = once(sorted(seen.values()))
+    return LogLine(said[-1][1][:LINE_CHARACTERS], len(said), lately([at for at, _ in said], now_seconds))
+
+
+def once(said: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Without what was said before in the same words at the same time: two calls notice one runner's end, a
+    millisecond or two apart (ollama v0.34.0 server/sched.go:201 and 256). Ordered by time, as `said` is."""
+    last: dict[str, float] = {}
+    found = []
+    for at, line in said:
+        words = TIME.sub("", line, count=1)
+        if words not in last or not at or at - last[words] >= AT_ONCE_SECONDS:
+            found.append((at, line))
+        last[words] = at
+    return found
 
 
 def lately(times: list[float], now_seconds: float | None) -> int | None:

@@ -178,6 +178,20 @@ def test_what_is_of_the_last_hour(later_seconds: float, recent: int) -> None:
     assert found.text.endswith("size 3")
 
 
+def test_one_end_that_two_calls_notice_counts_once() -> None:
+    """As the real server says it when it is busy: a millisecond apart."""
+    words = 'level=WARN source=llama_server.go:1196 msg="llama-server process no longer running" sys=9 string="{}"'
+    times = ("27:57.240", "27:57.241", "28:02.556", "28:02.556", "28:12.701", "28:12.703")
+    lines = [f"time=2026-11-23T11:{time}Z " + words.format("signal: killed") for time in times]
+    found = read(*lines).runner_ended
+    assert found is not None
+    assert found.count == 3
+    # Another cause at the same time is another runner's end.
+    found = read(*lines, lines[-1].replace("killed", "aborted")).runner_ended
+    assert found is not None
+    assert found.count == 4
+
+
 def test_requests_are_counted_by_the_local_time() -> None:
     lines = [f'[GIN] 2026/11/23 - {hour:02}:18:11 | 501 | 9.1ms | 127.0.0.1 | POST "/api/embed"' for hour in (6, 8)]
     now = datetime(2026, 11, 23, 8, 30, 0).timestamp()
