@@ -16,12 +16,17 @@ Verdict = Literal["proved", "unverified", "refuted"]
 
 MIB = 1 << 20
 BUFFER_LINE = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([0-9.]+) MiB")
+# The compute buffer of a projector for pictures or sound. Its weights have no such line (llama.cpp b10760
+# tools/mtmd/clip.cpp:3561 and 3732, seen).
+OF_PROJECTOR = "reserve_compute_meta:"
+PROJECTOR = "projector"
 RUNNER_START = "starting llama-server"
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """One `… buffer size` line of the runner. `size_bytes` is rounded there to 0.01 MiB."""
+    """One `… buffer size` line of the runner. `size_bytes` is rounded there to 0.01 MiB. `kind` is the line's own word,
+    or PROJECTOR."""
 
     device: str
     kind: str
@@ -66,6 +71,13 @@ class Witnesses:
         if not self.buffers:
             return None
         return sum(buffer.size_bytes for buffer in self.buffers if not buffer.on_host)
+
+    @property
+    def projector_bytes(self) -> int | None:
+        """What of them computes pictures or sound: 0 where a projector lies in host memory, None where no line tells
+        of one."""
+        lines = [buffer for buffer in self.buffers or () if buffer.kind == PROJECTOR]
+        return sum(buffer.size_bytes for buffer in lines if not buffer.on_host) if lines else None
 
     @property
     def measured_bytes(self) -> int | None:
@@ -148,7 +160,8 @@ def parse_buffers(log: str, weights_digest: str) -> tuple[Buffer, ...] | None:
         if RUNNER_START in line:
             break
         if match := BUFFER_LINE.search(line):
-            found.append(Buffer(match[1], match[2], round(float(match[3]) * MIB)))
+            kind = PROJECTOR if OF_PROJECTOR in line else match[2]
+            found.append(Buffer(match[1], kind, round(float(match[3]) * MIB)))
     return tuple(found) or None
 
 

@@ -18,13 +18,14 @@ from llmctl.core.memory.needs import Model
 from llmctl.core.memory.ollama import DEFAULT_MARGIN, flash_attention
 from llmctl.core.memory.speed import Speed, usual_card
 from llmctl.core.model import ModelRef, looks_like_path
-from llmctl.errors import NotFound, UsageError
+from llmctl.errors import LlmctlError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from llmctl.core.manifest import Manifest
     from llmctl.core.memory.gguf import Gguf
     from llmctl.core.profile import ModelSpec, Profile
     from llmctl.system.learnt import Learnt
+    from llmctl.system.store import Store
 
 GIB = 1 << 30
 PROJECTOR_MEDIA_TYPE = "application/vnd.ollama.image.projector"
@@ -99,7 +100,7 @@ def find(asked: str, store: Path | None, environ: Mapping[str, str] = os.environ
     if layer is None:
         raise _no_weights(str(ref))
     header = remote_gguf.header(ref, layer, environ)
-    return Source(str(ref), header, _projector_bytes(manifest), layer.digest)
+    return Source(str(ref), header, _projector_bytes(manifest, None), layer.digest)
 
 
 def find_spec(
@@ -127,14 +128,27 @@ def _stored(ref: ModelRef, store: Path) -> Source | None:
         return None
     if manifest.weights is None:
         raise _no_weights(str(ref))
-    blob = Store(store).blob(manifest.weights.digest)
+    blobs = Store(store)
+    blob = blobs.blob(manifest.weights.digest)
     if not os.access(blob, os.R_OK):
         return None
-    return Source(str(ref), gguf_file.header(blob), _projector_bytes(manifest), manifest.weights.digest)
+    return Source(str(ref), gguf_file.header(blob), _projector_bytes(manifest, blobs), manifest.weights.digest)
 
 
-def _projector_bytes(manifest: Manifest) -> int:
-    return sum(layer.size_bytes for layer in manifest.layers if layer.media_type == PROJECTOR_MEDIA_TYPE)
+def _projector_bytes(manifest: Manifest, store: Store | None) -> int:
+    """The tensors of the first one, which is all that Ollama loads (v0.34.0 llm/llama_server.go:654); where they
+    cannot be read the file, which is some KiB more."""
+    from llmctl.system import gguf_file
+
+    layer = next((layer for layer in manifest.layers if layer.media_type == PROJECTOR_MEDIA_TYPE), None)
+    if layer is None or store is None:
+        return layer.size_bytes if layer else 0
+    try:
+        sizes = [tensor.size_bytes for tensor in gguf_file.header(store.blob(layer.digest)).tensors]
+    except LlmctlError:
+        return layer.size_bytes
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else layer.size_bytes
 
 
 def _no_weights(name: str) -> NotFound:

@@ -12,6 +12,7 @@ from llmctl.core.memory import witness
 from llmctl.core.memory.decide import Card, Host, decide
 from llmctl.core.memory.fit import DEFAULT_VERSION, Typed
 from llmctl.core.memory.needs import Model
+from llmctl.core.placement import Witnesses
 from llmctl.errors import LlmctlError, Refused
 from llmctl.server import default_store
 from llmctl.system import process
@@ -177,12 +178,15 @@ def runner_of(server_pid: int | None) -> Path | None:
 
 def learn(state: Path, version: str, model: ActiveModel) -> None:
     """Note what a load came to beside its prediction, where NVML tells, and what the process took of its GPU beyond
-    llama.cpp's buffers, where the runner's lines tell. With several GPUs nobody says of which.
+    llama.cpp's buffers, where the runner's lines tell. With several GPUs nobody says of which. What a projector holds
+    beside its weights is not known, so that a load with one teaches nothing.
     """
     from llmctl.system import learnt, nvml
 
-    printed = sum(buffer.size_bytes for buffer in model.buffers or () if not buffer.on_host)
-    if not model.runner_pid or not printed:
+    seen = Witnesses(None, model.buffers)
+    printed = seen.buffer_bytes
+    projector = seen.projector_bytes is not None or (model.predicted is not None and model.predicted.projector_bytes)
+    if not model.runner_pid or not printed or projector:
         return
     inventory = nvml.gpus()
     told = list(nvml.process_bytes(model.runner_pid).values())

@@ -173,7 +173,7 @@ def model_status(
     gpu_bytes = entry.size_vram_bytes if entry and claimed else None
     odd: tuple[str, ...] = ()
     if model.predicted is not None and entry is not None:
-        odd = findings(model.predicted, gpu_bytes, found.witnesses.buffer_bytes, found.witnesses.measured_bytes)
+        odd = findings(model.predicted, found.witnesses, gpu_bytes)
     odd += moved_name(model, store)
     return ModelStatus(
         name=model.name,

@@ -91,6 +91,22 @@ def test_buffer_lines_are_those_of_the_last_load_of_these_weights() -> None:
     assert found[1].size_bytes == round(235.16 * MIB)
 
 
+def test_what_computes_pictures_is_told_apart_from_the_model() -> None:
+    """As Ollama 0.34.0 logged them of a model with a projector."""
+    on_gpu = (
+        "reserve_compute_meta: RPC0[127.0.0.1:20414] compute buffer size =     0.09 MiB\n"
+        "reserve_compute_meta:        CPU compute buffer size =     0.04 MiB"
+    )
+    seen = Witnesses(None, parse_buffers(f"{START}\n{ON_DEVICE}\n{on_gpu}", WEIGHTS))
+    without = Witnesses(None, parse_buffers(f"{START}\n{ON_DEVICE}", WEIGHTS))
+    assert seen.projector_bytes == round(0.09 * MIB)
+    assert without.projector_bytes is None
+    assert seen.buffer_bytes == (without.buffer_bytes or 0) + round(0.09 * MIB)
+    # With --no-mmproj-offload only the second line is there.
+    in_host = Witnesses(None, parse_buffers(f"{START}\n{ON_DEVICE}\n{on_gpu.splitlines()[1]}", WEIGHTS))
+    assert in_host.projector_bytes == 0
+
+
 def test_offloaded_19_of_19_is_no_witness() -> None:
     """The line is printed on a machine without any device too."""
     found = parse_buffers(f"{START}\n{ON_CPU}", WEIGHTS)

@@ -26,14 +26,17 @@ from llmctl.core.prediction import Predicted
 from llmctl.server import ActiveModel
 from llmctl.workflows import gate
 buffers = (Buffer("CUDA0", "model", 1000 << 20), Buffer("CUDA0", "KV", 24 << 20), Buffer("CPU", "model", 77 << 20))
+line, weights = sys.argv[4:] if len(sys.argv) > 4 else ("", "0")
+buffers += (Buffer(line, "projector", 9 << 20),) if line else ()
 model = ActiveModel("m", "m:latest", "llmctl/m:0", "", "", "sha256:0", "Q4_K_M", 4096, None, "proved", "gpu",
-                    runner_pid=int(sys.argv[2]), buffers=buffers, predicted=Predicted(1024 << 20, 330 << 20, 0, 0))
+                    runner_pid=int(sys.argv[2]), buffers=buffers,
+                    predicted=Predicted(1024 << 20, 330 << 20, 0, 0, int(weights)))
 gate.learn(Path(sys.argv[1]), sys.argv[3], model)
 """
 
 
-def learn(standin: NvmlStandin, state: Path, version: str = DEFAULT_VERSION) -> None:
-    command = [sys.executable, "-c", LEARN, str(state), str(PID), version]
+def learn(standin: NvmlStandin, state: Path, version: str = DEFAULT_VERSION, *projector: str) -> None:
+    command = [sys.executable, "-c", LEARN, str(state), str(PID), version, *projector]
     subprocess.run(command, env=os.environ | standin.environ, check=True)
 
 
@@ -81,6 +84,18 @@ def test_nothing_is_learnt_from_what_does_not_tell(
     nvml_standin.set(*gpus)
     learn(nvml_standin, tmp_path / "state")
     assert runtime_bytes(nvml_standin, tmp_path / "state", shapes["llama-3.2-1b"]) == CUDA_RUNTIME_BYTES
+
+
+@pytest.mark.parametrize(("line", "weights"), [("CUDA0", 0), ("CPU", 0), ("CUDA0", 800 * MIB), ("", 800 * MIB)])
+def test_nothing_is_learnt_from_a_model_for_pictures(
+    nvml_standin: NvmlStandin, tmp_path: Path, line: str, weights: int
+) -> None:
+    """Its projector holds more than its weights, and nobody says how much."""
+    nvml_standin.set(ScriptedGpu(compute=[(PID, 2000 * MIB)]))
+    learn(nvml_standin, tmp_path / "state", DEFAULT_VERSION, line, str(weights))
+    assert learnt.read(tmp_path / "state") == learnt.Learnt()
+    learn(nvml_standin, tmp_path / "state")
+    assert learnt.read(tmp_path / "state").runtime
 
 
 def test_what_a_load_came_to_is_kept_beside_its_prediction(nvml_standin: NvmlStandin, tmp_path: Path) -> None:

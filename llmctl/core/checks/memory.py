@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from llmctl.core.checks.causes import NO_GPU
 from llmctl.core.checks.facts import Facts, NotGathered
@@ -78,10 +79,10 @@ def disagreeing(model: ResidentFacts, facts: Facts) -> Finding | None:
     measured = seen.measured_bytes if all(device.startswith(CUDA) for device in devices) else None
     if measured is not None and expected.total_bytes < measured <= most(expected.total_bytes):
         measured = None
-    odd = findings(expected, None, seen.buffer_bytes, measured)
+    odd = findings(expected, replace(seen, gpu_process_bytes=measured, gpu_difference_bytes=None))
     # Where the engine could not read its runner's lines, it claims the size of the file.
     if seen.buffers and seen.claim is not None:
-        odd += claim_apart(expected, seen.claim.size_vram_bytes)
+        odd += claim_apart(expected, seen.claim.size_vram_bytes, seen.projector_bytes or 0)
     if not odd:
         return None
     return Finding(

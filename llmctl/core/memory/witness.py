@@ -24,4 +24,5 @@ def predicted(model: Model, decision: Decision, *, runtime_learnt: bool) -> Pred
     if any(model.shape.sliding):
         by_kind = kv_bytes(model.shape, decision.settings, decision.placement, sliding=False)
         lost = sum(size for device, size in by_kind.items() if device)
-    return Predicted(sum(known), runtime, slack + (0 if runtime_learnt else runtime), lost)
+    projector = model.projector_bytes(decision.settings.backend)
+    return Predicted(sum(known), runtime, slack + (0 if runtime_learnt else runtime), lost, projector)
