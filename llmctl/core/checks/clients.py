@@ -11,7 +11,7 @@ from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.log import Load, LogFacts, LogLine
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.wanted import since, unsaid
+from llmctl.core.checks.logged import since, unsaid
 
 STORM = 3
 NUMBERS = re.compile(r"\blimit=(\d+) prompt=(\d+)")

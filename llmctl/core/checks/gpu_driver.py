@@ -7,6 +7,7 @@ from collections import Counter
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import Xid
 from llmctl.core.checks.finding import Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.logged import unsaid_at_start
 from llmctl.core.checks.wanted import gpu_required, on_gpu, severity
 from llmctl.core.checks.xid import FALLEN_OFF_THE_BUS, meaning
 
@@ -156,16 +157,24 @@ def too_old(facts: Facts) -> Judgement:
     return Finding(f"driver {version}", f"{least} or newer{why}", upgrade_driver(facts), severity=severity(facts))
 
 
+def unused(facts: Facts) -> bool:
+    """Whether a server runs beside cards that the profile requires, and no model is proved on one."""
+    seen = facts.gpu.state == "fine" and bool(facts.gpu.cards)
+    return seen and gpu_required(facts) and facts.server.answers and not on_gpu(facts)
+
+
 def log_says_too_old(facts: Facts) -> Judgement:
     try:
         log = facts.log
     except NotGathered:
+        if unused(facts):
+            raise
         return None
     # Beside a card that serves, the one that was left out is an old one of the display.
     serves = bool(log.gpus) or on_gpu(facts)
     line = log.driver_too_old or (None if serves else log.device_skipped)
     if line is None:
-        return None
+        return unsaid_at_start(log) if unused(facts) and not serves else None
     return Finding(
         "the engine's log says that driver or card are too old for it",
         f"driver {LEAST_DRIVER} or newer ({LEAST_FOR_OLD_CARDS} for compute capability 5.0 to 6.2)",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import Card
-from llmctl.core.checks.finding import Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.gpu_driver import WSL_RESTART
-from llmctl.core.checks.wanted import anew_without, gpu_required, on_gpu, restarted, severity
+from llmctl.core.checks.finding import Finding, Judgement, Remedy
+from llmctl.core.checks.gpu_driver import WSL_RESTART, unused
+from llmctl.core.checks.logged import unsaid_at_start
+from llmctl.core.checks.wanted import anew_without, gpu_required, restarted, severity
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 # Two clocks are read one after the other.
@@ -17,11 +18,10 @@ def visible_devices(facts: Facts) -> Judgement:
     gpu = facts.gpu
     if gpu.state != "fine" or not gpu.cards:
         return None
-    if not gpu.visible_known:
-        return Unknown(f"the environment of {gpu.visible_of} is another user's")
-    if gpu.visible is None:
+    value = gpu.visible if gpu.visible_known else logged(facts)
+    if value is None:
         return None
-    wanted = [part.strip() for part in gpu.visible.split(",")] if gpu.visible.strip() else []
+    wanted = [part.strip() for part in value.split(",")] if value.strip() else []
     known = [names(part, gpu.cards) for part in wanted]
     # CUDA takes the entries up to the first that names no card (CUDA C Programming Guide, environment variables).
     shown = known.index(False) if False in known else len(known)
@@ -32,7 +32,7 @@ def visible_devices(facts: Facts) -> Judgement:
         # Whoever wants no GPU may hide them.
         return None
     wrong = "" if hides else wanted[shown]
-    observed = f"{VARIABLE}={gpu.visible} of {gpu.visible_of} " + (
+    observed = f"{VARIABLE}={value} of {gpu.visible_of} " + (
         "hides every card"
         if hides
         else f"names {wrong}, which is no card here" + ("" if shown else ": the engine sees none")
@@ -45,6 +45,18 @@ def visible_devices(facts: Facts) -> Judgement:
         gpu.visible_of,
         severity(facts) if not shown else "warning",
     )
+
+
+def logged(facts: Facts) -> str | None:
+    """As a server that is another user's logged it at its start, where it cannot be told from one that is empty that
+    it is not set. NotGathered where no log says."""
+    try:
+        config = facts.log.config
+    except NotGathered:
+        config = None
+    if config is None or VARIABLE not in config:
+        raise NotGathered(f"the environment of {facts.gpu.visible_of} is another user's, and its log does not tell")
+    return config[VARIABLE] or None
 
 
 def names(part: str, cards: tuple[Card, ...]) -> bool:
@@ -93,7 +105,12 @@ def engine_sees_none(facts: Facts) -> Judgement:
     cards = ", ".join(f"GPU {card.index}: {card.name}" for card in gpu.cards)
     if unseen(facts):
         observed, remedy = f"{engine.runner} --list-devices names no GPU", make_seen(facts)
-    elif found_none_at_its_start(facts):
+    elif not unused(facts):
+        return None
+    elif facts.log.gpus is None:
+        return unsaid_at_start(facts.log)
+    elif not facts.log.gpus:
+        # A driver that came late is not looked for again (ollama issue 7669).
         observed = "the server found no GPU when it started"
         remedy = Remedy("start it again: it looks for GPUs only then", restarted(facts))
     else:
@@ -105,17 +122,6 @@ def engine_sees_none(facts: Facts) -> Judgement:
         (*((f"driver {gpu.driver}",) if gpu.driver else ()), *of_log(facts)),
         engine.executable or "",
     )
-
-
-def found_none_at_its_start(facts: Facts) -> bool:
-    """By its log: a driver that came late is not looked for again (ollama issue 7669)."""
-    gpu = facts.gpu
-    if not gpu_required(facts) or gpu.state != "fine" or not gpu.cards or not facts.server.answers or on_gpu(facts):
-        return False
-    try:
-        return facts.log.gpus == ()
-    except NotGathered:
-        return False
 
 
 def of_log(facts: Facts) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from llmctl.core.checks.facts.fit import ModelFit
 from llmctl.core.checks.facts.gpu import Card
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.wanted import gpu_required, holder, on_gpu, others, restarted, severity, since
+from llmctl.core.checks.logged import since, unsaid
+from llmctl.core.checks.wanted import gpu_required, holder, on_gpu, others, restarted, severity
 from llmctl.core.checks.words import MIB, size, times
 from llmctl.core.prediction import claim_apart, findings, most
 
@@ -176,9 +177,9 @@ def host_lacks(model: ModelFit, facts: Facts) -> Finding:
 
 
 def out_of_memory(facts: Facts) -> Judgement:
-    line = facts.log.out_of_memory
+    line, lowered = facts.log.out_of_memory, facts.log.context_lowered
     if line is None:
-        return None
+        return unsaid(facts.log)
     text = line.text.lower()
     # A line need not say whose memory it was; where the engine found no GPU it can only be the host's.
     on_host = ("cpu" in text and "cuda" not in text) or facts.log.gpus == ()
@@ -194,7 +195,7 @@ def out_of_memory(facts: Facts) -> Judgement:
             or tuple(f"llmctl fit {shlex.quote(model.name)}" for model in facts.models.resident)
             or ("llmctl fit",),
         ),
-        (line.text,),
+        (line.text, *((lowered.text,) if lowered else ())),
         facts.log.source,
         None if line.lately else "info",
     )
@@ -211,7 +212,7 @@ def ways_out(facts: Facts) -> tuple[str, ...]:
 def not_recovered(facts: Facts) -> Judgement:
     line = facts.log.memory_not_recovered or facts.log.memory_not_refreshed
     if line is None:
-        return None
+        return unsaid(facts.log)
     return Finding(
         f"{times(line.lately or line.count)}{since(line)} the GPU's memory did not come back, or was not told, after a "
         "model was unloaded",

@@ -9,7 +9,8 @@ from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.log import Load, LogFacts
 from llmctl.core.checks.facts.server import Runner
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy
-from llmctl.core.checks.wanted import ended_by, restarted, rights, unsaid
+from llmctl.core.checks.logged import unsaid
+from llmctl.core.checks.wanted import ended_by, restarted, rights
 from llmctl.core.checks.words import size
 
 OFTEN = 3

@@ -10,6 +10,7 @@ from llmctl.core.checks.causes import NO_SERVER
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.logged import unsaid_at_load
 from llmctl.core.checks.wanted import anew_with, restarted
 from llmctl.core.serving import Lack, argument
 
@@ -134,27 +135,26 @@ def lacking(facts: Facts, name: str) -> bool:
 
 
 def context(facts: Facts) -> Judgement:
-    capped = facts.log.context_capped
-    found = []
-    for model, _ in of_runners(facts):
-        loaded = model.loaded
-        if capped is None or loaded is None or loaded.context is None or loaded.context >= model.context:
-            continue
-        if f"n_ctx_train={loaded.context}" not in capped.text:
-            continue
-        found.append(
-            Finding(
-                f"a context of {loaded.context:,} tokens: the model was made for no more",
-                f"{model.context:,} tokens, as the profile asks",
-                Remedy(
-                    f"write `context: {loaded.context}` in the profile, or choose a model of a longer context",
-                    (facts.server.up,),
-                ),
-                (capped.text,),
-                model.name,
-            )
+    loads = [(model, model.loaded.context) for model, _ in of_runners(facts) if model.loaded is not None]
+    smaller = [(model, tokens) for model, tokens in loads if tokens is not None and tokens < model.context]
+    if not smaller:
+        return None
+    said = facts.log.context_capped.text if facts.log.context_capped else ""
+    found = [
+        Finding(
+            f"a context of {tokens:,} tokens: the model was made for no more",
+            f"{model.context:,} tokens, as the profile asks",
+            Remedy(
+                f"write `context: {tokens}` in the profile, or choose a model of a longer context",
+                (facts.server.up,),
+            ),
+            (said,),
+            model.name,
         )
-    return found
+        for model, tokens in smaller
+        if re.search(rf"n_ctx_train={tokens}\b", said)
+    ]
+    return found or unsaid_at_load(facts.log, smaller[0][0].weights_digest)
 
 
 def slots_cut(facts: Facts) -> Judgement:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.gpu import Card, GpuProcess
-from llmctl.core.checks.facts.log import LogFacts, LogLine
 from llmctl.core.checks.facts.server import ServerProcess
-from llmctl.core.checks.finding import Severity, Unknown
+from llmctl.core.checks.finding import Severity
 from llmctl.core.checks.words import size
 
 
@@ -56,18 +55,6 @@ def holder(process: GpuProcess) -> str:
     held = "an unknown amount" if process.held_bytes is None else size(process.held_bytes)
     user = f" of {process.user}" if process.user else ""
     return f"{process.name} (pid {process.pid}{user}) holds {held}"
-
-
-def unsaid(log: LogFacts) -> Unknown | None:
-    """What it means that a line of the last hour is not in the log."""
-    return None if log.has_the_hour else Unknown("what can be read of the log does not reach back for an hour")
-
-
-def since(found: LogLine) -> str:
-    """Which lines were counted: those of the last hour, or where there are none, all."""
-    if found.recent is None:
-        return " since the server's start"
-    return " within the last hour" if found.recent else " since the server's start, none within the last hour"
 
 
 def systemctl(process: ServerProcess) -> str:

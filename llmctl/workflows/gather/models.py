@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 def gather(given: Given) -> ModelsFacts:
     profile, server = given.profile, given.of_server
     lock = given.of_profile.lock or Lock()
-    pinned = all(lock.pin(spec.name) for spec in profile.resident) and bool(profile.resident)
     if not server.answers:
         resident = tuple(unasked(profile, spec, lock.pin(spec.name)) for spec in profile.resident)
-        return ModelsFacts(profile.gpu.require, pinned, resident, (), asked=False)
+        return ModelsFacts(profile.gpu.require, resident, (), asked=False)
     seen = Seen(given, server)
     resident = tuple(seen.resident(profile, spec, lock.pin(spec.name)) for spec in profile.resident)
-    return ModelsFacts(profile.gpu.require, pinned, resident, seen.loaded)
+    return ModelsFacts(profile.gpu.require, resident, seen.loaded)
 
 
 def unasked(profile: Profile, spec: ModelSpec, pin: Pin | None) -> ResidentFacts:

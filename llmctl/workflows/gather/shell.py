@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 from collections.abc import Mapping
@@ -31,7 +30,6 @@ def gather(given: Given) -> ShellFacts:
     return ShellFacts(
         user_name(os.geteuid()),
         os.geteuid(),
-        tuple(sorted(group_name(number) for number in {os.getegid(), *os.getgroups()})),
         of_interest(given.environ),
         container(),
         "microsoft" in os.uname().release.lower(),
@@ -45,12 +43,6 @@ def of_interest(environ: Mapping[str, str]) -> dict[str, str]:
 def user_name(number: int) -> str:
     with suppress(KeyError):
         return pwd.getpwuid(number).pw_name
-    return str(number)
-
-
-def group_name(number: int) -> str:
-    with suppress(KeyError):
-        return grp.getgrgid(number).gr_name
     return str(number)
 
 

@@ -23,7 +23,7 @@ LOADED = LoadedFacts("m", "d", 2048, 0, 0, None, MINE)
 def facts(log: LogFacts = LOG, loaded: LoadedFacts = LOADED) -> Facts:
     one = ResidentFacts("m", "m", frozenset({"d"}), MINE, 2048, loaded, None, None, None, 8, ())
     seen = ServerFacts("http://127.0.0.1:11434", "profile", "answers", version="0.34.0", owner="llmctl", pid=7)
-    return Facts({"log": log, "models": ModelsFacts("none", True, (one,), (loaded,)), "server": seen})
+    return Facts({"log": log, "models": ModelsFacts("none", (one,), (loaded,)), "server": seen})
 
 
 def found(given: Facts) -> dict[str, Finding]:

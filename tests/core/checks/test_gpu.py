@@ -32,14 +32,14 @@ def profile(require: Require = "full") -> ProfileFacts:
 
 def resident(place: Place) -> ModelsFacts:
     one = ResidentFacts("m", "m", frozenset(), None, 4096, None, Proof("proved", place), None, None, None, ())
-    return ModelsFacts("full", True, (one,), ())
+    return ModelsFacts("full", (one,), ())
 
 
 def facts(seen: GpuFacts, require: Require = "full", **areas: Any) -> Facts:
     usual: dict[str, object] = {
         "gpu": seen,
         "profile": profile(require),
-        "shell": ShellFacts("me", 1000, (), {}, None, False),
+        "shell": ShellFacts("me", 1000, {}, None, False),
         "server": ServerFacts("http://127.0.0.1:11434", "default", "absent"),
         "engine": EngineFacts("/opt/ollama", "0.34.0", None, "/opt/llama-server", None, ()),
     }
@@ -123,7 +123,7 @@ def test_devices_that_the_servers_user_may_not_open() -> None:
     assert finding.remedy.commands == ("sudo usermod --append --groups video ollama",)
     assert "/dev/nvidia0: mode 0660, group video" in finding.evidence
     # In a container and under WSL2 they are others', and need not be there.
-    inside = ShellFacts("me", 0, (), {}, "docker", False)
+    inside = ShellFacts("me", 0, {}, "docker", False)
     assert ids(facts(seen, shell=inside)) == []
 
 

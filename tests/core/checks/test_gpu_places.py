@@ -11,7 +11,7 @@ from llmctl.core.checks.facts.log import LogFacts, LogLine
 from llmctl.core.checks.facts.shell import ShellFacts
 from tests.core.checks.test_gpu import CARD, facts, ids, outcomes, resident
 
-HOST = ShellFacts("me", 1000, (), {}, None, False)
+HOST = ShellFacts("me", 1000, {}, None, False)
 DOCKER = replace(HOST, container="docker")
 WSL = replace(HOST, wsl=True)
 # What a container without --gpus shows on a host with a card: the host's module and bus, and no library.

@@ -35,7 +35,7 @@ def resident(
     one = ResidentFacts(
         "m", "m", frozenset({"ab"}), "sha256:0", 4096, LOADED, Proof("proved", place), seen, predicted, 7, ()
     )
-    return ModelsFacts("full", True, (one,), (LOADED,))
+    return ModelsFacts("full", (one,), (LOADED,))
 
 
 def facts(require: Require = "full", **areas: Any) -> Facts:

@@ -29,7 +29,7 @@ GONE = replace(THERE, loaded=None, proof=None, witnesses=None, runner_pid=None)
 
 
 def facts(one: ResidentFacts, *loaded: LoadedFacts, require: Require = "full", **areas: Any) -> Facts:
-    return Facts({"server": SERVER, "models": ModelsFacts(require, True, (one,), loaded), **areas})
+    return Facts({"server": SERVER, "models": ModelsFacts(require, (one,), loaded), **areas})
 
 
 def outcomes(found: Facts) -> dict[str, Outcome]:
@@ -74,7 +74,7 @@ def test_a_model_that_nobody_pinned_yet_is_not_missed() -> None:
 
 
 def test_a_server_that_does_not_tell_leaves_everything_unknown() -> None:
-    silent = Facts({"server": SERVER, "models": ModelsFacts("full", True, (GONE,), (), asked=False)})
+    silent = Facts({"server": SERVER, "models": ModelsFacts("full", (GONE,), (), asked=False)})
     said = {name: outcome.state for name, outcome in outcomes(silent).items()}
     assert said["model.not-resident"] == said["model.on-cpu"] == said["model.wrong-context"] == "unknown"
     assert "found" not in said.values()

@@ -38,7 +38,7 @@ def facts(
             "server": server,
             "security": SecurityFacts(addresses, cloud_disabled, (), cves.table(), table_age_days),
             "service": ServiceFacts(True, ollama=unit),
-            "shell": ShellFacts("ann", 1000, (), {}, None, False),
+            "shell": ShellFacts("ann", 1000, {}, None, False),
             "profile": ProfileFacts(None, "none"),
             "engine": EngineFacts(None, None, None, None, None, ()),
         }
@@ -81,7 +81,7 @@ def test_a_port_that_is_published(
     server = given.server
     mine = replace(server.processes[0], user="ann", parent=parent)
     server = replace(server, forwarded=forwarded, processes=() if forwarded else (mine,))
-    shell = ShellFacts("ann", 1000, (), {}, container, False)
+    shell = ShellFacts("ann", 1000, {}, container, False)
     found = outcome("security.bound-wide", Facts({**given.areas, "server": server, "shell": shell}))
     (finding,) = found.findings
     assert (found.severity(finding), finding.remedy.commands[0]) == (severity, command)

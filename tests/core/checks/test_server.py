@@ -37,12 +37,12 @@ PROFILE = Profile("mine", (ModelSpec("m"),))
 
 def facts(found: ServerFacts, **areas: Any) -> Facts:
     usual: dict[str, object] = {
-        "shell": ShellFacts("ann", 1000, (), {}, None, False),
+        "shell": ShellFacts("ann", 1000, {}, None, False),
         "profile": ProfileFacts(PROFILE),
         "engine": EngineFacts("/usr/bin/ollama", "0.34.0", None, "/usr/lib/llama-server", None, ()),
         "server": found,
         "log": LOG,
-        "models": ModelsFacts("none", True, (), ()),
+        "models": ModelsFacts("none", (), ()),
     }
     return Facts({**usual, **areas})
 
@@ -60,7 +60,7 @@ def first(found: Facts, check: str) -> Any:
 
 
 def shell(**environ: str) -> ShellFacts:
-    return ShellFacts("ann", 1000, (), environ, None, False)
+    return ShellFacts("ann", 1000, environ, None, False)
 
 
 def test_a_server_that_is_as_it_should_be() -> None:
@@ -335,7 +335,7 @@ def test_how_a_setting_is_set() -> None:
 def resident(context: int, *argv: str) -> ModelsFacts:
     loaded = LoadedFacts("m", "d", context, 0, 0, None, WEIGHTS)
     one = ResidentFacts("m", "m", frozenset(), WEIGHTS, 8192, loaded, None, None, None, 8, ("llama-server", *argv))
-    return ModelsFacts("none", True, (one,), (loaded,))
+    return ModelsFacts("none", (one,), (loaded,))
 
 
 def test_the_context_is_cut_only_where_the_log_says_so() -> None:

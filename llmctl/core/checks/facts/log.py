@@ -87,6 +87,11 @@ class LogFacts:
         return tuple(load for load in self.loads if load.at_seconds is None or load.at_seconds >= began)
 
     @property
+    def has_the_start(self) -> bool:
+        """Whether a line of the server's start would be in it: of a long log its beginning is read too."""
+        return self.since_start or self.config is not None
+
+    @property
     def has_the_hour(self) -> bool:
         """Whether a line of the last hour would be in it."""
         if self.since_start:

@@ -51,11 +51,9 @@ class ResidentFacts:
 
 @dataclass(frozen=True)
 class ModelsFacts:
-    """`pinned` False: `up` has never made the profile true, so nothing is missing yet. `asked`: the server told what it
-    has loaded; without that nobody knows."""
+    """`asked`: the server told what it has loaded; without that nobody knows."""
 
     require: Require
-    pinned: bool
     resident: tuple[ResidentFacts, ...]
     loaded: tuple[LoadedFacts, ...]
     asked: bool = True

@@ -15,7 +15,6 @@ class ShellFacts:
 
     user: str
     uid: int
-    groups: tuple[str, ...]
     environ: Mapping[str, str]
     container: str | None
     wsl: bool
