@@ -161,12 +161,14 @@ class _Answer(BaseHTTPRequestHandler):
         elif content is None:
             self._send(404, b"{}")
         else:
+            # Before the answer: who has it may set the next one.
+            if key in self.registry.moves:
+                self.registry.manifests[key] = self.registry.moves.pop(key)
             self._send(
                 200,
                 content,
                 {"Content-Type": MANIFEST_TYPE, "Docker-Content-Digest": self.registry.announced or digest_of(content)},
             )
-            self.registry.manifests[key] = self.registry.moves.pop(key, content)
 
     def _blob(self, digest: str) -> None:
         path = self.registry.blobs.get(digest)
