@@ -322,7 +322,7 @@ def test_large_weights_on_a_disk_that_turns(stored: Stored, tmp_path: Path, monk
     monkeypatch.setattr(mounts, "DEVICES", tmp_path)
     listed.write_text("22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n")
     assert looked(stored.patient, monkeypatch) == [], "1.7 s of reading are no matter"
-    monkeypatch.setattr("llmctl.core.checks.store.SPINNING_BYTES_PER_SECOND", 1_000_000)
+    monkeypatch.setattr("llmctl.core.checks.store_disk.SPINNING_BYTES_PER_SECOND", 1_000_000)
     ((check, found),) = looked(stored.patient, monkeypatch)
     assert check == "store.spinning-disk"
     assert "253 s" in found.observed
