@@ -23,7 +23,7 @@ from llmctl.core.checks.facts import NotGathered
 from llmctl.core.redaction import Names
 from llmctl.errors import LlmctlError
 from llmctl.system import files
-from llmctl.workflows.gather import log
+from llmctl.workflows.gather import log, within
 
 if TYPE_CHECKING:
     from llmctl.workflows.gather import Given
@@ -71,7 +71,7 @@ def versions() -> dict[str, str]:
 def log_lines(given: Given) -> list[str]:
     """What may be shown of the log that the facts are from."""
     try:
-        lines = engine_log.telling(log.read(given).text)
+        lines = engine_log.telling(within("log", lambda: log.read(given)).text)
     except (NotGathered, LlmctlError) as error:
         return [f"the log could not be read: {error}"]
     return list(lines)[-LOG_LINES:]

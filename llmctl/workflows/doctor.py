@@ -133,7 +133,7 @@ def not_known(outcomes: Iterable[Outcome], state: str) -> tuple[NotKnown, ...]:
 def fix(given: Given, checks: Sequence[Check], first: Report, progress: Progress, *, deep: bool) -> Report:
     """Run the safe remedies of `first`, one after the other, and look again."""
     fixed = tuple(apply(command, given, progress) for command in first.safe_commands)
-    again, _ = look(replace(given), checks, deep=deep)
+    again, _ = look(replace(given, progress=progress), checks, deep=deep)
     return replace(again, fixed=fixed)
 
 

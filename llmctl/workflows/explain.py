@@ -62,8 +62,8 @@ class Explained:
     misbeliefs: tuple[Misbelief, ...]
 
 
-def explain(server: Server, profile: Profile, lock: Lock, gpus: Mapping[str, int]) -> Explained:
-    """`gpus` are the cards of this machine with their bytes."""
+def explain(server: Server, profile: Profile, lock: Lock, gpus: Mapping[str, int] | None) -> Explained:
+    """`gpus` are the cards of this machine with their bytes, None where that is not known."""
     source = header(server, profile, lock)
     context = profile.models[0].context or profile.server.context if profile.models else profile.server.context
     return Explained(
@@ -75,10 +75,23 @@ def explain(server: Server, profile: Profile, lock: Lock, gpus: Mapping[str, int
             quadratic(source, profile, context),
             num_ctx(profile, context),
             flash_attention(profile, gpus),
-            three_bits(context, profile, gpus),
+            three_bits(context, profile, gpus or {}),
             keep_alive(profile),
         ),
     )
+
+
+def cards() -> dict[str, int] | None:
+    """The cards of this machine with their bytes; None where the driver does not answer."""
+    from llmctl.core.checks.facts import NotGathered
+    from llmctl.system import nvml
+    from llmctl.workflows.gather import within
+
+    try:
+        found = within("gpu", nvml.gpus).gpus
+    except NotGathered:
+        return None
+    return {f"GPU {number} ({gpu.name})": gpu.total_bytes for number, gpu in enumerate(found)}
 
 
 def header(server: Server, profile: Profile, lock: Lock) -> Source | None:
@@ -171,15 +184,16 @@ def num_ctx(profile: Profile, context: int) -> Misbelief:
     )
 
 
-def flash_attention(profile: Profile, gpus: Mapping[str, int]) -> Misbelief:
-    cards = ", ".join(gpus) or "no NVIDIA card that NVML shows"
+def flash_attention(profile: Profile, gpus: Mapping[str, int] | None) -> Misbelief:
+    shown = ", ".join(gpus or ()) or "no NVIDIA card that NVML shows"
+    had = shown if gpus is not None else "cards that cannot be told: NVML does not answer"
     return Misbelief(
         "flash-attention",
         "flash attention needs a newer card than an RTX 3090",
         "It runs on Ampere, which the RTX 3090 is. A quantized KV cache needs it, and Ollama leaves it to llama.cpp "
         "unless it is told (`auto`).",
         "llama.cpp b10760 ggml/src/ggml-cuda/fattn.cu: its kernels use the tensor cores that Ampere has",
-        here=f"this machine has {cards}; the profile says flash_attention: {profile.server.flash_attention}, "
+        here=f"this machine has {had}; the profile says flash_attention: {profile.server.flash_attention}, "
         f"kv_cache: {profile.server.kv_cache}",
     )
 

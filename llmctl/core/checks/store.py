@@ -71,7 +71,7 @@ def damaged(facts: Facts) -> Judgement:
             Remedy("fetch that blob anew; the old one stays until the new one hashes", (f"{llmctl} repair",)),
             subject=name,
         )
-        for name, words in facts.deep.bad_blobs
+        for name, words in facts.hashed.bad_blobs
     ]
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 # Before Python 3.11 it is not the built-in one.
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmctl.core.checks.facts import Facts, NotGathered
+from llmctl.core.progress import Progress, Step, StepState, silent
 from llmctl.errors import LlmctlError
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ AREAS = (
 )
 # A healthy machine answers everything within a second; one that does not must not hang doctor too.
 DEADLINE_SECONDS = 10.0
-DEEP_SECONDS = 1800.0
+# The slow ones, each with what it is called and its own time; a hash that is late ends itself, after the answer.
+DEEP = {"deep": ("ask for one answer", 300.0), "hashed": ("hash every pinned blob", 2400.0)}
 
 Area = TypeVar("Area")
 
@@ -59,7 +62,7 @@ Area = TypeVar("Area")
 class Given:
     """What the areas are gathered with. `find_profile` and `lock_path` raise what reading a profile raises.
 
-    `client` answers soon or not at all.
+    `client` answers soon or not at all. `progress` hears of the slow areas.
     """
 
     environ: Mapping[str, str]
@@ -69,6 +72,7 @@ class Given:
     library: Callable[[str], Library]
     find_profile: Callable[[], Profile]
     lock_path: Callable[[Profile], Path]
+    progress: Progress = silent
     _found: dict[str, Future[Any]] = field(default_factory=dict, init=False)
 
     def area(self, name: str, kind: type[Area]) -> Area:
@@ -76,10 +80,14 @@ class Given:
         try:
             found = self._found[name].result(DEADLINE_SECONDS)
         except Late:
-            raise NotGathered(f"{name} took longer than {DEADLINE_SECONDS:.0f} s") from None
+            raise NotGathered(late(name)) from None
         if not isinstance(found, kind):
             raise NotGathered(f"{name} is not there")
         return found
+
+    def wait_for(self, name: str) -> None:
+        """Until another area has come to an end, whatever it is, or its time is over."""
+        wait([self._found[name]] if name in self._found else [], deadline(name))
 
     @property
     def of_shell(self) -> ShellFacts:
@@ -134,34 +142,68 @@ class Given:
 
 def gather(given: Given, areas: Sequence[str] = AREAS, *, deep: bool = False) -> Facts:
     """The facts of `areas`. Never raises: what went wrong with an area stands in `missing`."""
-    names = (*areas, "deep") if deep else tuple(areas)
+    names = (*areas, *DEEP) if deep else tuple(areas)
     given._found.clear()
     given._found.update({name: Future() for name in names})
     for name in names:
-        threading.Thread(target=_fill, args=(name, given), name=f"doctor-{name}", daemon=True).start()
+        told(given, name, "running")
+        started(partial(gathered, name, given), given._found[name], f"doctor-{name}")
     found: dict[str, object] = {}
     missing: dict[str, str] = {}
     began = time.monotonic()
     for name in names:
-        limit = DEEP_SECONDS if name == "deep" else DEADLINE_SECONDS
         try:
-            found[name] = given._found[name].result(max(0.0, began + limit - time.monotonic()))
+            found[name] = given._found[name].result(max(0.0, began + deadline(name) - time.monotonic()))
         except Late:
-            missing[name] = f"{name} took longer than {limit:.0f} s"
+            missing[name] = late(name)
         except NotGathered as why:
             missing[name] = str(why)
         except LlmctlError as error:
             missing[name] = error.message
         except Exception as error:
             missing[name] = f"{name}: {type(error).__name__}: {error}"[:300]
+        told(given, name, "failed" if name in missing else "done", missing.get(name, ""))
     return Facts(found, missing)
 
 
-def _fill(name: str, given: Given) -> None:
+def within(name: str, work: Callable[[], Area]) -> Area:
+    """What `work` returns or raises; NotGathered where it takes longer than an area may."""
+    future: Future[Any] = Future()
+    started(work, future, name)
+    try:
+        result: Area = future.result(DEADLINE_SECONDS)
+    except Late:
+        raise NotGathered(late(name)) from None
+    return result
+
+
+def started(work: Callable[[], object], future: Future[Any], name: str) -> None:
+    def fill() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # A driver or a disk that hangs must not keep the program from ending.
+    threading.Thread(target=fill, name=name, daemon=True).start()
+
+
+def gathered(name: str, given: Given) -> object:
     import importlib
 
-    future = given._found[name]
-    try:
-        future.set_result(importlib.import_module(f"llmctl.workflows.gather.{name}").gather(given))
-    except BaseException as error:
-        future.set_exception(error)
+    facts: object = importlib.import_module(f"llmctl.workflows.gather.{name}").gather(given)
+    return facts
+
+
+def deadline(name: str) -> float:
+    """Seconds."""
+    return DEEP[name][1] if name in DEEP else DEADLINE_SECONDS
+
+
+def late(name: str) -> str:
+    return f"{name} took longer than {deadline(name):,.0f} s"
+
+
+def told(given: Given, name: str, state: StepState, why: str = "") -> None:
+    if name in DEEP:
+        given.progress(Step(name, DEEP[name][0], state, why))

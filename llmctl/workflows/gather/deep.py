@@ -1,4 +1,4 @@
-"""What --deep asks: every blob that a pin reaches is hashed, and a model that is loaded is asked for a few tokens."""
+"""With --deep: a model that is loaded is asked for a few tokens."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 from llmctl.client import runner
 from llmctl.core.checks.facts import NotGathered
 from llmctl.core.checks.facts.deep import DeepFacts
-from llmctl.core.progress import Step
 from llmctl.core.serving import argument
 from llmctl.errors import LlmctlError
-from llmctl.library import verify
-from llmctl.workflows import store
 from llmctl.workflows.gather.at_work import AtWork
 
 if TYPE_CHECKING:
     from llmctl.client import Client
     from llmctl.core.checks.facts.models import ResidentFacts
-    from llmctl.library.blobs import BadBlob
     from llmctl.workflows.gather import Given
 
 TOKENS = 32
@@ -28,13 +24,6 @@ SILENCE_SECONDS = 60.0
 
 
 def gather(given: Given) -> DeepFacts:
-    """The model first: while blobs are read, it would wait for the disk with them."""
-    probed = probe(given)
-    bad, hashed_bytes = hashed(given)
-    return replace(probed, bad_blobs=bad, hashed_bytes=hashed_bytes)
-
-
-def probe(given: Given) -> DeepFacts:
     """What a few tokens tell; nothing where no model could be asked."""
     try:
         loaded = [model for model in given.of_models.resident if model.loaded is not None and model.alias]
@@ -74,25 +63,3 @@ def answer(client: Client, alias: str, at_work: AtWork, asked: DeepFacts) -> Dee
                 server_share=at_work.server_share(seconds),
             )
     return replace(found, cards=at_work.cards)
-
-
-def hashed(given: Given) -> tuple[tuple[tuple[str, str], ...], int]:
-    """The bad blobs, each with what is wrong, and the bytes that were read. What is missing is another check's."""
-    lock = given.of_profile.lock
-    if lock is None or not lock.models:
-        return (), 0
-    place = store.place(given.server, given.profile)
-    found = verify.verify(
-        place.store, lock.models, given.server.paths.state, client=None, since_seconds=None, progress=unheard
-    )
-    bad = [blob for blob in found.bad_blobs if blob.problem in {"size", "content", "unreadable", "changing"}]
-    return tuple((", ".join(blob.models), words(blob)) for blob in bad), found.hashed_bytes
-
-
-def words(blob: BadBlob) -> str:
-    reason = f": {blob.reason}" if blob.reason else ""
-    return f"{blob.path} is not what its name says ({blob.problem}){reason}"
-
-
-def unheard(step: Step) -> None:
-    """Doctor itself says that it hashes."""

@@ -14,6 +14,7 @@ from llmctl.core.checks.facts.deep import DeepFacts
 from llmctl.core.checks.facts.engine import EngineFacts
 from llmctl.core.checks.facts.fit import FitFacts
 from llmctl.core.checks.facts.gpu import GpuFacts
+from llmctl.core.checks.facts.hashed import HashedFacts
 from llmctl.core.checks.facts.host import HostFacts
 from llmctl.core.checks.facts.log import LogFacts
 from llmctl.core.checks.facts.models import ModelsFacts
@@ -100,3 +101,7 @@ class Facts:
     @property
     def deep(self) -> DeepFacts:
         return self._area("deep", DeepFacts)
+
+    @property
+    def hashed(self) -> HashedFacts:
+        return self._area("hashed", HashedFacts)

@@ -1,4 +1,4 @@
-"""What only --deep looks at: it hashes, and makes the model answer."""
+"""What only --deep looks at: it makes the model answer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from llmctl.core.checks.facts.gpu import Card
 
 @dataclass(frozen=True)
 class DeepFacts:
-    """`bad_blobs`: name and what is wrong, of every blob that a pin reaches. `asked`: the model that was asked for a
-    few tokens, None where none is loaded. `answer_seconds`: until the first of them, None where it failed, with
-    `answer_error`. While it decoded: `server_share`, how much of that time `ollama serve` itself computed at most, and
-    `cards`, as NVML showed them at work."""
+    """`asked`: the model that was asked for a few tokens, None where none is loaded. `answer_seconds`: until the first
+    of them, None where it failed, with `answer_error`. While it decoded: `server_share`, how much of that time
+    `ollama serve` itself computed at most, and `cards`, as NVML showed them at work."""
 
-    bad_blobs: tuple[tuple[str, str], ...] = ()
-    hashed_bytes: int = 0
     answer_seconds: float | None = None
     answer_error: str | None = None
     tokens_per_second: float | None = None
