@@ -165,13 +165,13 @@ class Server:
 
     def _main_process(self) -> process.Process | None:
         """The unit's server, where its environment is another user's to read: its files say the same."""
-        if self.service is None or not self.service.engine or os.geteuid() == 0:
+        service = self.service
+        if service is None or not service.engine or os.geteuid() == 0:
             return None
-        manager = systemd.Manager(self.service.scope, self.environ)
-        found = process.read(manager.show(unit.ENGINE).pid)
-        if found is None or "serve" not in found.argv[1:]:
-            return None
-        return replace(found, environ=self.service.environment)
+        for found in process.having("cmdline", "serve"):
+            if "serve" in found.argv[1:] and systemd.around_of(found.pid, service.scope):
+                return replace(found, environ=service.environment)
+        return None
 
     def address(self, profile: Profile) -> Address:
         """Where the profile's server is: one's own free port for a private profile."""

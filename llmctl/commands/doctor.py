@@ -34,7 +34,7 @@ def doctor(
         list[str] | None,
         typer.Argument(metavar="[CHECK]...", help="Checks or families of them.", autocompletion=complete_checks),
     ] = None,
-    list_checks: Annotated[bool, typer.Option("--list", help="Show every check, look at nothing.")] = False,
+    list_checks: Annotated[bool, typer.Option("--list", help="Show the checks, one that is named in full.")] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Hash every pinned blob, and make the model answer.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Run the remedies that are marked safe, then look again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
@@ -77,7 +77,7 @@ def doctor(
         require_one(list=list_checks, explain=explain, watch=watch, **{name: asked})
     checks = catalogue.chosen(tuple(names or ()), deep=deep or list_checks)
     if list_checks:
-        return show_list(out, checks)
+        return show_list(out, checks, in_full=bool(names) and {check.id for check in checks} == set(names or ()))
     if explain:
         return show_explained(out, profile)
     made = given(env, profile)
@@ -118,16 +118,16 @@ def given(env: Env, profile: str | None) -> Given:
 
 def examined(out: Output, made: Given, checks: tuple[Check, ...], *, deep: bool, bundle: Path | None) -> Report:
     """One look. A deep one says what it does, as it may take minutes."""
-    from dataclasses import replace
-
+    from llmctl.core.progress import Step
     from llmctl.workflows import doctor as work
 
     if not deep:
         report, facts = work.look(made, checks, deep=False)
     else:
         with out.progress() as progress:
-            made = replace(made, progress=progress)
+            progress(Step("deep", "deep", detail="hashing every pinned blob, and asking for one answer"))
             report, facts = work.look(made, checks, deep=True)
+            progress(Step("deep", "deep", "done"))
     if bundle is not None:
         from llmctl.output import plain
         from llmctl.workflows.bundle import write
@@ -147,21 +147,22 @@ def fixed(out: Output, made: Given, checks: tuple[Check, ...], found: Report, ye
         return work.fix(made, checks, found, progress, deep=deep)
 
 
-def show_list(out: Output, checks: tuple[Check, ...]) -> ExitCode:
-    from llmctl.output.doctor import listing, listing_lines
+def show_list(out: Output, checks: tuple[Check, ...], *, in_full: bool) -> ExitCode:
+    from llmctl.output.doctor import about_lines, listing, listing_lines
 
-    out.show(listing(checks), listing_lines)
+    out.show(listing(checks), about_lines if in_full else listing_lines)
     return ExitCode.OK
 
 
 def show_explained(out: Output, profile: str | None) -> ExitCode:
     from llmctl.library import lock_file
     from llmctl.output.explain import explained_lines
-    from llmctl.workflows.explain import cards, explain
+    from llmctl.system import nvml
+    from llmctl.workflows.explain import explain
 
     chosen = out.env.profile(profile)
-    lock = lock_file.read(out.env.lock_path(chosen))
-    out.show(explain(out.env.server, chosen, lock, cards()), explained_lines)
+    cards = {f"GPU {number} ({gpu.name})": gpu.total_bytes for number, gpu in enumerate(nvml.gpus().gpus)}
+    out.show(explain(out.env.server, chosen, lock_file.read(out.env.lock_path(chosen)), cards), explained_lines)
     return ExitCode.OK
 
 

@@ -31,7 +31,7 @@ def finding_lines(found: Found, width: int) -> list[str]:
         *(("evidence" if number == 0 else "", line) for number, line in enumerate(found.evidence)),
         ("helps", found.remedy.text),
         *(("run" if number == 0 else "", command) for number, command in enumerate(found.remedy.commands)),
-        ("more", found.link),
+        ("more", f"llmctl doctor --list {found.id}"),
     ]
     head = textwrap.wrap(f"{found.severity}  {found.id}: {found.title}{subject}", width, subsequent_indent="  ")
     return [*head, *(f"  {line}" for line in pairs(rows, width - 2))]
@@ -85,8 +85,13 @@ class Listed:
     id: str
     title: str
     severity: str
+    about: str
     after: tuple[str, ...]
     deep: bool
+
+    @property
+    def words(self) -> str:
+        return f"{self.title} ({self.severity}{', with --deep' if self.deep else ''})"
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,20 @@ class Listing:
 
 
 def listing(checks: Sequence[Check]) -> Listing:
-    return Listing(tuple(Listed(check.id, check.title, check.severity, check.after, check.deep) for check in checks))
+    return Listing(
+        tuple(Listed(check.id, check.title, check.severity, check.about, check.after, check.deep) for check in checks)
+    )
 
 
 def listing_lines(found: Listing, width: int) -> list[str]:
-    return pairs(
-        [(one.id, f"{one.title} ({one.severity}{', with --deep' if one.deep else ''})") for one in found.checks], width
-    )
+    return pairs([(one.id, one.words) for one in found.checks], width)
+
+
+def about_lines(found: Listing, width: int) -> list[str]:
+    """What docs/checks.md says of them, for who has no checkout."""
+    lines: list[str] = []
+    for one in found.checks:
+        after = f"Not looked at while one of these has a finding: {', '.join(one.after)}." if one.after else ""
+        parts = [f"{one.id}: {one.words}", one.about, after]
+        lines += [line for part in parts if part for line in (*textwrap.wrap(part, width), "")]
+    return lines[:-1]

@@ -56,7 +56,7 @@ def down_lines(result: DownResult, _: int) -> list[str]:
         freed = f"unloaded {', '.join(result.unloaded)}" if result.unloaded else "its models stay loaded (--unload)"
         return [f"the server at {result.attached} was not started by llmctl and goes on; {freed}"]
     words = "stopped" if result.changed else "nothing runs"
-    return [f"{words}; it starts with the next boot, or with: llmctl up" if result.service else words]
+    return [f"{words}; it starts with the next boot, or with: {result.start}" if result.service else words]
 
 
 def status_lines(status: Status, width: int) -> list[str]:

@@ -28,6 +28,8 @@ ASK_SECONDS = 60.0
 CHANGE_SECONDS = 120.0
 SYSTEM_UNITS = Path("/etc/systemd/system")
 RUNNING = Path("/run/systemd/system")
+# Of a unit, what UnitState says of it.
+STATE = ("LoadState", "ActiveState", "SubState", "Result", "StatusText", "MainPID", "NRestarts")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class UnitState:
     status: str
     pid: int
     restarts: int
+
+    @classmethod
+    def of(cls, said: Mapping[str, str]) -> UnitState:
+        load, active, sub, result, status = (said.get(name, "") for name in STATE[:5])
+        pid, restarts = (int(said.get(name) or 0) for name in STATE[5:])
+        return cls(load, active, sub, result, status, pid, restarts)
 
     @property
     def waits(self) -> bool:
@@ -104,11 +112,25 @@ def own_text(path: Path) -> str | None:
 
 def around(pid: int) -> bool:
     """Whether a process runs inside llmctl's engine unit, of the system or of a user."""
+    return unit.ENGINE in group_of(pid).split("/")
+
+
+def around_of(pid: int, scope: Scope) -> bool:
+    """The same of one manager: of this machine's init, whose group is at the root, or of this user's below it."""
+    uid = os.getuid()
+    below = "system.slice" if scope == "system" else f"user.slice/user-{uid}.slice/user@{uid}.service"
+    group = group_of(pid)
+    return group.startswith(f"{group_of(1).removesuffix('/init.scope')}/{below}/") and around(pid)
+
+
+def group_of(pid: int) -> str:
+    """The control group in which systemd has a process; empty where it has ended (cgroups(7), /proc/PID/cgroup)."""
     try:
-        groups = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     except OSError:
-        return False
-    return any(unit.ENGINE in group.rpartition(":")[2].split("/") for group in groups)
+        return ""
+    groups = dict(line.partition(":")[2].partition(":")[::2] for line in lines)
+    return groups.get("name=systemd") or groups.get("", "")
 
 
 def is_there() -> bool:
@@ -142,21 +164,15 @@ class Manager:
 
     def show(self, name: str) -> UnitState:
         """The state of a unit; no rights needed. LlmctlError where no manager answers."""
-        wanted = ("LoadState", "ActiveState", "SubState", "Result", "StatusText", "MainPID", "NRestarts")
-        done = run(self.argv("show", "--property", ",".join(wanted), name), self.environ, ASK_SECONDS)
-        said = dict(line.partition("=")[::2] for line in done.tail if "=" in line)
-        if done.status != 0 or "ActiveState" not in said:
-            last = done.tail[-1] if done.tail else f"status {done.status}"
-            raise LlmctlError(f"systemd does not answer: {last[:300]}", code="no_systemd")
-        return UnitState(
-            said.get("LoadState", ""),
-            said["ActiveState"],
-            said.get("SubState", ""),
-            said.get("Result", ""),
-            said.get("StatusText", ""),
-            int(said.get("MainPID") or 0),
-            int(said.get("NRestarts") or 0),
-        )
+        return self.states(name)[name]
+
+    def states(self, *names: str) -> dict[str, UnitState]:
+        """The same of several units, in one call."""
+        text, words = self._said(self.argv("show", "--property", ",".join(STATE), *names))
+        shown = blocks(text, names)
+        if not shown or not all("ActiveState" in block for block in shown.values()):
+            raise LlmctlError(f"systemd does not answer: {words[-300:] or text[-300:]}", code="no_systemd")
+        return {name: UnitState.of(block) for name, block in shown.items()}
 
     def journal_argv(self, name: str, lines: int, *, follow: bool = False) -> tuple[str, ...]:
         unit_flag = "--user-unit" if self.scope == "user" else "--unit"
@@ -169,21 +185,23 @@ class Manager:
 
     def show_all(self, names: Sequence[str], properties: Sequence[str]) -> dict[str, dict[str, str]]:
         """Properties of several units by the name asked for, in one call; empty where no manager answers."""
-        text = self.output(self.argv("show", "--property", ",".join(("Id", *properties)), *names))
-        blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in text.split("\n\n")]
-        return dict(zip(names, blocks, strict=True)) if len(blocks) == len(names) else {}
+        return blocks(self.output(self.argv("show", "--property", ",".join(("Id", *properties)), *names)), names)
 
     def output(self, argv: Sequence[str]) -> str:
         """What a program says on stdout; empty where it cannot be run, or does not end in time."""
+        return self._said(argv)[0]
+
+    def _said(self, argv: Sequence[str]) -> tuple[str, str]:
+        """What a program says on stdout, and on stderr or why it said nothing."""
         import subprocess
 
         try:
             done = subprocess.run(
                 argv, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_SECONDS
             )
-        except (OSError, subprocess.TimeoutExpired):
-            return ""
-        return done.stdout.decode("utf-8", "replace")
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return "", f"{argv[0]}: {error}"
+        return done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace").strip()
 
     def follow(self, name: str, lines: int) -> Iterator[str]:
         """The last lines of a unit, then each as it comes, without end."""
@@ -194,6 +212,12 @@ class Manager:
             yield from command.lines(process, "journalctl", None)
         finally:
             command.end_group(process)
+
+
+def blocks(text: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """systemctl's properties of several units by the name asked for; empty where there is not one block for each."""
+    found = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in text.split("\n\n")]
+    return dict(zip(names, found, strict=True)) if len(found) == len(names) else {}
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], limit_seconds: float) -> Finished:

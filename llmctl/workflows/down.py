@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class DownResult:
     """What `down` ended: process ids, and the names of unloaded models. `attached` names a server left alone;
-    `service`: it was a unit of systemd, which starts again at the next boot."""
+    `service`: it was a unit of systemd, which starts again at the next boot, or with the command in `start`."""
 
     changed: bool
     ended: tuple[int, ...] = ()
     unloaded: tuple[str, ...] = ()
     attached: str | None = None
     service: bool = False
+    start: str = "llmctl up"
 
 
 def down(server: Server, client: Callable[[str], Client], unload: bool, progress: Progress) -> DownResult:

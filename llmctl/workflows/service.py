@@ -146,15 +146,17 @@ def down(server: Server, service: Installed, progress: Progress) -> DownResult:
 
     require_rights(service, "down")
     manager = Manager(service.scope, server.environ)
-    names = (unit.TARGET, unit.GUARD, *([unit.ENGINE] if service.engine else []))
-    pid = manager.show(unit.ENGINE).pid if service.engine else 0
-    runs = any(manager.show(name).active not in {"inactive", "failed"} for name in names)
+    names = (unit.TARGET, unit.GUARD, unit.ENGINE)
+    states = manager.states(*names)
+    pid = states[unit.ENGINE].pid
+    runs = any(state.active not in {"inactive", "failed"} for state in states.values())
     pauses.hold(server.paths.runtime, "down")
     progress(Step("stop", "stop", detail=", ".join(names)))
     manager.change("stop", *names)
     server.forget()
     progress(Step("stop", "stop", "done", ", ".join(names)))
-    return DownResult(changed=runs, ended=(pid,) if pid else (), service=True)
+    sudo = "sudo " if service.scope == "system" else ""
+    return DownResult(changed=runs, ended=(pid,) if pid else (), service=True, start=f"{sudo}llmctl up")
 
 
 def status(server: Server, profile: Profile | None, *, look_at_gpu: bool) -> ServiceStatus | None:
@@ -167,7 +169,8 @@ def status(server: Server, profile: Profile | None, *, look_at_gpu: bool) -> Ser
     if service is None:
         return None
     manager = Manager(service.scope, server.environ)
-    engine, guard = shown(manager, unit.ENGINE if service.engine else unit.FOREIGN), shown(manager, unit.GUARD)
+    name = unit.ENGINE if service.engine else unit.FOREIGN
+    engine, guard = shown(manager, name, unit.GUARD)
     note = guard_note.read(server.paths.runtime)
     pid = engine.pid if engine else 0
     read = process.read_environ(pid) if pid else {}
@@ -188,8 +191,8 @@ def status(server: Server, profile: Profile | None, *, look_at_gpu: bool) -> Ser
     )
 
 
-def shown(manager: Manager, name: str) -> UnitState | None:
+def shown(manager: Manager, *names: str) -> list[UnitState | None]:
     try:
-        return manager.show(name)
+        return [*manager.states(*names).values()]
     except LlmctlError:
-        return None
+        return [None for _ in names]

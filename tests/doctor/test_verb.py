@@ -23,6 +23,17 @@ def test_the_list_names_every_check_and_looks_at_nothing(patient: Patient) -> No
     assert patient("doctor", "server", "--list", "--json").json["checks"][0]["id"].startswith("server.")
 
 
+def test_where_a_finding_says_more_there_is_more(patient: Patient) -> None:
+    """Nobody who installed llmctl has docs/checks.md: what it says of a check is shown in the terminal."""
+    done = patient("doctor", "--profile", patient.profile)
+    more = next(line.split() for line in done.out.splitlines() if line.split()[:1] == ["more"])
+    assert more[1:] == ["llmctl", "doctor", "--list", "server.not-running"]
+    shown = " ".join(patient(*more[2:]).out.split())
+    assert shown.startswith("server.not-running: The server is not running (error)")
+    assert "Nothing listens at the profile's address" in shown
+    assert "Not looked at while one of these has a finding: profile.invalid," in shown
+
+
 def test_a_check_that_is_none_is_refused(patient: Patient) -> None:
     done = patient("doctor", "serv", "--json")
     assert (done.code, done.error["hint"]) == (4, "llmctl doctor --list")

@@ -92,6 +92,7 @@ def test_root_and_anybody_ask_the_service_of_the_machine(container: Container, a
     assert container.run("test", "-e", "/run/llmctl/hold.json", check=False).returncode == 0
     assert made.llmctl("status", "--json").code == 3
     assert not made.llmctl("down", "--json").json["changed"]
+    assert made.llmctl("down").out.endswith("or with: sudo llmctl up\n")
     assert made.llmctl("up", "--json").json["changed"]
     assert container.run("test", "-e", "/run/llmctl/hold.json", check=False).returncode == 1
 
@@ -172,7 +173,7 @@ def test_units_of_a_users_own(container: Container) -> None:
     container.wait(lambda: made.llmctl("status", "--quiet", user="ann").code == 0, 120, "the model of ann's")
     assert json.loads(made.llmctl("status", "--json", user="ann").out)["service"]["scope"] == "user"
     assert "Listening on" in made.llmctl("logs", "-n", "1000", user="ann").out
-    assert made.llmctl("down", user="ann").code == 0
+    assert made.llmctl("down", user="ann").out.endswith("or with: llmctl up\n")
     assert not container.pids(ENGINE_UNIT, user="ann")
     assert made.llmctl("uninstall-service", "--user", "--json", user="ann").json["changed"]
     assert not made.llmctl("uninstall-service", "--user", "--json", user="ann").json["changed"]

@@ -7,6 +7,11 @@ import pytest
 from tests.parts.systemd import Container
 from tests.service.test_owner import brought_up
 
+COUNTED = """#!/bin/sh
+echo "$@" >> /tmp/systemctl.calls
+exec /usr/bin/systemctl "$@"
+"""
+
 pytestmark = pytest.mark.real("systemd", "ollama", "model")
 
 
@@ -21,6 +26,14 @@ def test_what_differs_between_this_shell_and_the_unit(container: Container) -> N
     # The service of a machine has a user of its own: that misleads nobody.
     assert not [one for one in told.values() if one["matters"]]
     assert "differs" not in made.llmctl("status", user="ann").out
+
+    # What systemd knows is asked once, of both units, whoever asks.
+    container.write("/counted/systemctl", COUNTED, "0755")
+    for user in (None, "ann"):
+        container.write("/tmp/systemctl.calls", "", "0666")
+        assert made.llmctl("status", user=user, environ={"PATH": "/counted:/usr/local/bin:/usr/bin"}).code == 0
+        calls = container.run("cat", "/tmp/systemctl.calls").stdout.splitlines()
+        assert [call.split()[0] for call in calls] == ["show"], calls
 
     # Of device files only their modes count here; no GPU is needed for that.
     for node, mode, owner in (("nvidia0", "0660", "root:video"), ("dri/renderD128", "0600", "ann:ann")):
