@@ -118,16 +118,16 @@ def given(env: Env, profile: str | None) -> Given:
 
 def examined(out: Output, made: Given, checks: tuple[Check, ...], *, deep: bool, bundle: Path | None) -> Report:
     """One look. A deep one says what it does, as it may take minutes."""
-    from llmctl.core.progress import Step
+    from dataclasses import replace
+
     from llmctl.workflows import doctor as work
 
     if not deep:
         report, facts = work.look(made, checks, deep=False)
     else:
         with out.progress() as progress:
-            progress(Step("deep", "deep", detail="hashing every pinned blob, and asking for one answer"))
+            made = replace(made, progress=progress)
             report, facts = work.look(made, checks, deep=True)
-            progress(Step("deep", "deep", "done"))
     if bundle is not None:
         from llmctl.output import plain
         from llmctl.workflows.bundle import write
@@ -157,12 +157,11 @@ def show_list(out: Output, checks: tuple[Check, ...], *, in_full: bool) -> ExitC
 def show_explained(out: Output, profile: str | None) -> ExitCode:
     from llmctl.library import lock_file
     from llmctl.output.explain import explained_lines
-    from llmctl.system import nvml
-    from llmctl.workflows.explain import explain
+    from llmctl.workflows.explain import cards, explain
 
     chosen = out.env.profile(profile)
-    cards = {f"GPU {number} ({gpu.name})": gpu.total_bytes for number, gpu in enumerate(nvml.gpus().gpus)}
-    out.show(explain(out.env.server, chosen, lock_file.read(out.env.lock_path(chosen)), cards), explained_lines)
+    lock = lock_file.read(out.env.lock_path(chosen))
+    out.show(explain(out.env.server, chosen, lock, cards()), explained_lines)
     return ExitCode.OK
 
 
