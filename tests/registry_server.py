@@ -240,10 +240,11 @@ class _Answer(BaseHTTPRequestHandler):
                 piece = bytearray(file.read(wanted).ljust(wanted, b"\0"))
                 if fault == "flipped" and position <= middle < position + wanted:
                     piece[middle - position] ^= 1
+                # Counted before: who has all of it may ask at once.
+                self.registry.sent[digest] += wanted
                 self.wfile.write(piece)
                 if fault == "trickle":
                     time.sleep(0.001)
-                self.registry.sent[digest] += wanted
                 self.registry.streamed(digest)
                 position += wanted
 
