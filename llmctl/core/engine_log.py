@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from llmctl.core.checks.facts.log import RECENT_SECONDS, Load, LogFacts, LogLine
+from llmctl.core.checks.facts.log import RECENT_SECONDS, FailedLoad, Load, LogFacts, LogLine
 from llmctl.core.placement import OUT_OF_MEMORY, RUNNER_START
 from llmctl.core.proxy import without_credentials
 
@@ -27,7 +27,6 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     ),
     "driver_too_old": ("nvidia driver too old", "could not verify nvidia driver"),  # discover/cuda_compat.go:39-70
     "device_skipped": ("skipping cuda device",),  # discover/llama_server.go:295
-    "visible_overridden": ('msg="user overrode visible devices"',),  # discover/runner.go:722
     "context_capped": ('msg="requested context size too large for model"',),  # llm/server.go:114
     "slots_cut": ("does not currently support parallel requests",),  # server/sched.go:509
     "memory_not_recovered": ("vram usage didn't recover within timeout",),  # server/sched.go:1492
@@ -35,7 +34,6 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "evicting": ("model predicted to exceed available memory, evicting", "evicting all other models and retrying"),
     "context_lowered": ("reducing automatic context and retrying",),  # server/sched.go:652
     "runner_ended": ("llama-server process no longer running", 'msg="llama-server terminated"'),
-    "load_failed": ('msg="error loading llama server"',),  # server/sched.go:734
     "port_in_use": ("bind: address already in use",),
 }
 # How the runner's own lines begin; of all others only those of the server are taken.
@@ -49,6 +47,9 @@ DEBUG_LINE = re.compile(r"level=(?:DEBUG|TRACE)")
 AT_ONCE_SECONDS = 1.0
 TIME = re.compile(r"time=(\S+)")
 COMMAND = re.compile(r'msg="starting llama-server" cmd="(?P<cmd>[^"]*)"')
+# server/sched.go:641 and 529; each has the model's file and the error.
+FAILED = ('msg="Load failed" model=', 'msg="failed to load model metadata" model=')
+ERROR = re.compile(r'\berror="((?:[^"\\]|\\.)*)"|\berror=(\S+)')
 BLOB = re.compile(r"sha256-([0-9a-f]{64})")
 GIN = re.compile(
     r"\[GIN\] (?P<time>\d{4}/\d\d/\d\d - \d\d:\d\d:\d\d) \| (?P<status>\d{3}) \|\s*(?P<took>\S+) \|\s*(?P<who>\S+) \| "
@@ -62,7 +63,8 @@ FIELD = r'\b{}=(?:"([^"]*)"|(\S*))'
 
 # Of the lines that `telling` takes: what the server says of its start and its loads, and the runner of its memory.
 SERVER_SAYS = re.compile(
-    r'msg="(?:inference compute|vram-based default context|entering low vram mode|starting llama-server|'
+    r'msg="(?:inference compute|Load failed|failed to load model metadata|'
+    r"vram-based default context|entering low vram mode|starting llama-server|"
     r"llama-server started in|llama-server terminated|discovering available GPUs|Listening on )"
 )
 RUNNER_SAYS = re.compile(
@@ -104,6 +106,7 @@ def parse(
         text.count("\n"),
         since_start,
         loads=tuple(loads(text)),
+        failed=tuple(failed(text)),
         keep_alive_string=of_requests(
             [
                 one
@@ -211,6 +214,28 @@ def loads(text: str) -> Iterator[Load]:
             number_after(words, "-np"),
             seconds_of(at[1]) if at else None,
         )
+
+
+def failed(text: str) -> Iterator[FailedLoad]:
+    """Of each model the last load, where it failed. A load that is tried again has a start after its failure."""
+    begun = {blob[1]: at for at, line in placed(text, text, RUNNER_START) if (blob := BLOB.search(line))}
+    ended: dict[str, tuple[int, str]] = {}
+    for phrase in FAILED:
+        for at, line in placed(text, text, phrase):
+            blob = BLOB.search(line)
+            if blob is not None and at > max(begun.get(blob[1], -1), ended.get(blob[1], (-1, ""))[0]):
+                ended[blob[1]] = (at, line)
+    for digest, (_, line) in ended.items():
+        time = TIME.match(line)
+        yield FailedLoad(f"sha256:{digest}", error_of(line), seconds_of(time[1]) if time else None)
+
+
+def error_of(line: str) -> str:
+    """What stands after `error=`, each of its lines once."""
+    found = ERROR.search(line)
+    said = (found[1] or found[2] or "") if found else ""
+    lines = said.replace("\\n", "\n").replace('\\"', '"').splitlines()
+    return "; ".join(dict.fromkeys(lines))[:LINE_CHARACTERS]
 
 
 def number_after(words: list[str], option: str) -> int | None:

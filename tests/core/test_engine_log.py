@@ -47,6 +47,29 @@ def test_loads_and_their_contexts() -> None:
     assert read(discovery).loads == ()
 
 
+LOAD_FAILED = (
+    AT.format("50", "INFO") + f'msg="Load failed" model=/models/blobs/sha256-{BLOB} error="llama-server process has '
+    "terminated: exit status 1: error loading model: unknown model architecture: 'x'\\nerror loading model: unknown "
+    'model architecture: \'x\'\\nit \\"ended\\""'
+)
+
+
+def test_a_load_that_failed_in_the_engines_own_words() -> None:
+    (failed,) = read(START, LOAD_FAILED).failed
+    assert failed.weights_digest == f"sha256:{BLOB}"
+    assert failed.at_seconds == pytest.approx(1795421870.24)
+    assert failed.error == (
+        "llama-server process has terminated: exit status 1: error loading model: unknown model architecture: 'x'; "
+        "error loading model: unknown model architecture: 'x'; it \"ended\""
+    )
+    # Whatever came of the next try, this one is no longer the last.
+    assert read(START, LOAD_FAILED, START).failed == ()
+    early = AT.format("51", "INFO") + f'msg="failed to load model metadata" model=/m/blobs/sha256-{BLOB} error=EOF'
+    assert [one.error for one in read(START, LOAD_FAILED, early).failed] == ["EOF"]
+    other = "cd" * 32
+    assert len(read(START, LOAD_FAILED, early.replace(BLOB, other)).failed) == 2
+
+
 @pytest.mark.parametrize(
     ("field", "line"),
     [
@@ -70,7 +93,6 @@ def test_loads_and_their_contexts() -> None:
             "device_skipped",
             AT.format("50", "INFO") + 'msg="skipping CUDA device — compute capability not in compiled architectures"',
         ),
-        ("visible_overridden", AT.format("50", "WARN") + 'msg="user overrode visible devices" CUDA_VISIBLE_DEVICES=7'),
         (
             "slots_cut",
             AT.format("50", "WARN") + 'msg="model architecture does not currently support parallel requests"',
@@ -92,7 +114,6 @@ def test_loads_and_their_contexts() -> None:
             "runner_ended",
             AT.format("50", "WARN") + 'msg="llama-server process no longer running" sys=9 string="signal: killed"',
         ),
-        ("load_failed", AT.format("50", "ERROR") + 'msg="error loading llama server" error="exit status 1"'),
         ("port_in_use", "Error: listen tcp 127.0.0.1:11434: bind: address already in use"),
     ],
 )

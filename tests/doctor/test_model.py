@@ -48,6 +48,30 @@ def test_what_is_loaded_in_its_place(healthy: Patient, starter_gguf: Path) -> No
     assert "starter:latest is loaded" in found["observed"]
 
 
+@provokes("model.load-failed")
+def test_weights_that_the_engine_cannot_load(healthy: Patient) -> None:
+    """Damaged where no quick look finds it: the file is as long as it was. Then it is mended."""
+    api = Api(healthy.cli)
+    api.post("/api/generate", {"model": api.alias, "keep_alive": 0})
+    until(lambda: not api.loaded())
+    digest = healthy("list", "--json").json["models"][0]["weights_digest"]
+    blob = Path(healthy.cli.environ["OLLAMA_MODELS"]) / "blobs" / digest.replace(":", "-")
+    content = blob.read_bytes()
+    blob.unlink()
+    blob.write_bytes(content.replace(b"gemma3", b"gemmaX"))
+    with pytest.raises(AssertionError, match="unknown model architecture"):
+        api.post("/api/generate", {"model": api.alias, **ONE})
+    found = healthy.finding("model.load-failed")
+    assert "unknown model architecture: 'gemmaX'" in found["observed"]
+    assert found["remedy"]["commands"][0] == "llmctl verify"
+    assert healthy("verify").code == 5
+    assert "model.not-resident" not in ids(healthy.report())
+
+    blob.write_bytes(content)
+    healthy.up()
+    assert healthy.fine("model.load-failed")
+
+
 @pytest.mark.real("rpc", "nvml")
 @provokes("model.on-cpu", "model.partial")
 def test_where_it_lies(

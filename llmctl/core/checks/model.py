@@ -6,58 +6,13 @@ from collections.abc import Sequence
 
 from llmctl.core.checks.causes import NO_GPU, NO_LOCK, NO_SERVER, PINS_BROKEN
 from llmctl.core.checks.facts import Facts, NotGathered
-from llmctl.core.checks.facts.models import LoadedFacts, ModelsFacts, ResidentFacts
+from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.model_gone import DIGITS, NOT_ASKED, is_there, load_failed, not_resident, short
 from llmctl.core.checks.wanted import restarted
 from llmctl.core.checks.words import names, size
 from llmctl.core.guard.facts import Limits
 from llmctl.core.pin import name_key
-
-DIGITS = 12
-NOT_ASKED = "the server does not tell what it has loaded"
-
-
-def not_resident(facts: Facts) -> Judgement:
-    models = facts.models
-    if not models.asked:
-        return Unknown(NOT_ASKED)
-    # Without a pin `up` has not got it yet, and nothing is missing.
-    gone = [model for model in models.resident if model.weights_digest is not None and not is_there(model)]
-    loading = [model.name for model in gone if model.loaded is None and is_loading(facts, model)]
-    found = [missing(facts, models, model) for model in gone if model.name not in loading]
-    return found or (Unknown(f"{names(loading)} is being loaded") if loading else None)
-
-
-def is_there(model: ResidentFacts) -> bool:
-    """/api/ps goes on showing a model whose runner has ended."""
-    return model.loaded is not None and not (model.witnesses is not None and model.witnesses.runner_ended)
-
-
-def is_loading(facts: Facts, model: ResidentFacts) -> bool:
-    """A runner with its weights is there, and /api/ps shows a model only once it has loaded."""
-    return facts.server.runner_of(model.weights_digest) is not None
-
-
-def missing(facts: Facts, models: ModelsFacts, model: ResidentFacts) -> Finding:
-    others = [loaded(other) for other in models.others]
-    if model.loaded is not None:
-        observed = "its runner has ended, and the server still shows it"
-    else:
-        observed = f"{names(others)} in its place" if others else "no model is loaded"
-    up = facts.server.up
-    return Finding(
-        observed,
-        f"{model.alias} loaded, with a context of {model.context:,} tokens",
-        Remedy("load it, and prove where it lies", (up,), safe=up.startswith("llmctl ")),
-        (f"the server has no model {model.alias}",) if model.alias_state == "gone" else (),
-        model.name,
-    )
-
-
-def loaded(model: LoadedFacts) -> str:
-    where = f", {size(model.size_vram_bytes)} on GPUs" if model.size_vram_bytes else ""
-    context = f" (context {model.context:,}{where})" if model.context else ""
-    return f"{model.name}{context}"
 
 
 def there(facts: Facts) -> list[ResidentFacts]:
@@ -168,10 +123,6 @@ def wrong_digest(facts: Facts) -> Judgement:
     ]
 
 
-def short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:DIGITS]
-
-
 def no_token(facts: Facts) -> Judgement:
     deep, slow = facts.deep, Limits().slow_seconds
     if deep.answer_error is None and deep.answer_seconds is None:
@@ -205,6 +156,16 @@ CHECKS = (
         "manifest names.",
         wrong_digest,
         after=(*SERVER, "store.drift"),
+    ),
+    Check(
+        "model.load-failed",
+        "The engine cannot load the model",
+        "error",
+        "Where a model that must be resident is not loaded, the engine's own word on its last load, if that failed "
+        "within the last hour: `Load failed` or `failed to load model metadata` in the log, with the model's file "
+        "(ollama v0.34.0 server/sched.go:641 and 529). A load that found no memory is told of by memory.out-of-memory.",
+        load_failed,
+        after=(*SERVER, *NO_GPU, *PINS_BROKEN, "engine.no-llama-server", "server.held"),
     ),
     Check(
         "model.not-resident",

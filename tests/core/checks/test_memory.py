@@ -125,6 +125,13 @@ def test_a_model_that_lies_where_it_should_by_now_is_given_less_after_memory_ran
     assert finding.remedy.commands == tuple(way.command for way in ways)
 
 
+def test_a_context_that_was_lowered_for_want_of_memory_is_evidence() -> None:
+    lowered = LogLine('msg="llama-server load failed; reducing automatic context and retrying once" old_num_ctx=9', 1)
+    log = LogFacts("server.log", 10, True, out_of_memory=LogLine("out of memory", 1), context_lowered=lowered)
+    (finding,) = outcomes(facts(log=log))["memory.out-of-memory"].findings
+    assert finding.evidence == ("out of memory", lowered.text)
+
+
 @pytest.mark.parametrize(("free", "found"), [(1024, False), (950, False), (600, True)])
 def test_the_reserve_is_asked_of_the_models_own_cards(free: int, found: bool) -> None:
     own = Card(0, "RTX", 24 * GIB, free * MIB, processes=(GpuProcess(7, "llama-server", "me", 20 * GIB, "compute"),))

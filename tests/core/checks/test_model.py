@@ -11,11 +11,13 @@ from llmctl.core.checks import model
 from llmctl.core.checks.examine import Outcome, examine
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.deep import DeepFacts
+from llmctl.core.checks.facts.log import FailedLoad, LogFacts, LogLine
 from llmctl.core.checks.facts.models import LoadedFacts, ModelsFacts, ResidentFacts
 from llmctl.core.checks.facts.server import Runner, ServerFacts
 from llmctl.core.placement import Buffer, Place, Proof, Require, Verdict, Witnesses
 
 MIB, GIB = 1 << 20, 1 << 30
+NOW = 10_000.0
 MINE, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 SERVER = ServerFacts("http://127.0.0.1:11434", "profile", "answers", version="0.34.0", owner="llmctl", pid=7)
 LOADED = LoadedFacts("llmctl/m:1", "d", 2048, 4 * GIB, 4 * GIB, None, MINE)
@@ -131,3 +133,45 @@ def test_whose_weights_a_name_has(name: str, weights: str | None, wrong: bool) -
 )
 def test_one_token_in_time(deep: DeepFacts, state: str) -> None:
     assert outcomes(facts(THERE, LOADED, deep=deep))["model.no-token"].state == state
+
+
+FAILURE = FailedLoad(MINE, "llama-server process has terminated: unknown model architecture: 'x'", NOW - 60)
+LOG = LogFacts("server.log", 10, since_start=True, failed=(FAILURE,), now_seconds=NOW)
+
+
+def failing(**changed: Any) -> LogFacts:
+    return replace(LOG, failed=(replace(FAILURE, **changed),))
+
+
+@pytest.mark.parametrize(
+    ("log", "one", "expected"),
+    [
+        (LOG, GONE, ["model.load-failed"]),
+        (failing(at_seconds=None), GONE, ["model.load-failed"]),
+        # It is there by now, it was another model, it was long ago, or what it lacked is told of elsewhere.
+        (LOG, THERE, []),
+        (failing(weights_digest=OTHER), GONE, ["model.not-resident"]),
+        (failing(at_seconds=NOW - 3601), GONE, ["model.not-resident"]),
+        (failing(error="cudaMalloc failed: out of memory"), GONE, ["model.not-resident"]),
+    ],
+)
+def test_a_load_that_failed_is_why_a_model_is_not_there(log: LogFacts, one: ResidentFacts, expected: list[str]) -> None:
+    assert ids(facts(one, log=log)) == expected
+
+
+def test_what_the_engine_said_of_a_load_is_what_is_shown() -> None:
+    (found,) = outcomes(facts(GONE, log=LOG))["model.load-failed"].findings
+    assert found.observed == FAILURE.error
+    assert found.remedy.commands[0] == "llmctl verify"
+    nothing = replace(LOG, failed=())
+    assert outcomes(facts(GONE, log=nothing))["model.load-failed"].state == "ok"
+    assert outcomes(facts(GONE, log=replace(nothing, since_start=False)))["model.load-failed"].state == "unknown"
+    assert outcomes(facts(THERE, log=replace(nothing, since_start=False)))["model.load-failed"].state == "ok"
+
+
+@pytest.mark.parametrize(("recent", "told"), [(1, True), (None, True), (0, False)])
+def test_who_made_room_for_another_is_evidence(recent: int | None, told: bool) -> None:
+    line = 'msg="llama-server model predicted to exceed available memory, evicting"'
+    log = replace(LOG, failed=(), evicting=LogLine(line, 1, recent))
+    (found,) = outcomes(facts(GONE, log=log))["model.not-resident"].findings
+    assert found.evidence == ((line,) if told else ())

@@ -38,6 +38,16 @@ class Load:
 
 
 @dataclass(frozen=True)
+class FailedLoad:
+    """A load that ended with an error, and none of the same weights was begun since. `error` is the engine's own word,
+    shortened."""
+
+    weights_digest: str
+    error: str
+    at_seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class LogFacts:
     """By the kind of line, since the server's start. `source`: the file or the unit; `lines`: how many were read;
     `since_start`: whether they reach back to the server's start, `complete_from`: from when on none is missing where
@@ -45,9 +55,9 @@ class LogFacts:
 
     `config` is the effective environment that the server logged. `gpus`: what its discovery found (empty: none), and
     `gpu_lines` how it said so; None where that is not in the log. `out_of_memory` is a load or an answer that failed
-    for want of memory, `evicting` a model that was unloaded for another that was predicted not to fit beside it,
+    for want of memory, `evicting` models that were unloaded for another that had no room beside them,
     `context_lowered` an automatic context that was lowered for want of memory. `runner_ended` counts runners that ended
-    while they were wanted, `load_failed` loads that ended with an error.
+    while they were wanted. `failed`: at most one for each model.
     """
 
     source: str
@@ -61,7 +71,6 @@ class LogFacts:
     discovery_failed: LogLine | None = None
     driver_too_old: LogLine | None = None
     device_skipped: LogLine | None = None
-    visible_overridden: LogLine | None = None
     slots_cut: LogLine | None = None
     context_capped: LogLine | None = None
     memory_not_recovered: LogLine | None = None
@@ -69,7 +78,7 @@ class LogFacts:
     evicting: LogLine | None = None
     context_lowered: LogLine | None = None
     runner_ended: LogLine | None = None
-    load_failed: LogLine | None = None
+    failed: tuple[FailedLoad, ...] = ()
     port_in_use: LogLine | None = None
     config: Mapping[str, str] | None = None
     gpus: tuple[str, ...] | None = None
@@ -78,13 +87,14 @@ class LogFacts:
     now_seconds: float | None = None
     complete_from: float | None = None
 
+    def is_lately(self, at_seconds: float | None) -> bool:
+        """Whether that was within the last hour, or may have been."""
+        return at_seconds is None or self.now_seconds is None or at_seconds >= self.now_seconds - RECENT_SECONDS
+
     @property
     def recent_loads(self) -> tuple[Load, ...]:
         """Those of the last hour, and those without a time."""
-        if self.now_seconds is None:
-            return self.loads
-        began = self.now_seconds - RECENT_SECONDS
-        return tuple(load for load in self.loads if load.at_seconds is None or load.at_seconds >= began)
+        return tuple(load for load in self.loads if self.is_lately(load.at_seconds))
 
     @property
     def has_the_start(self) -> bool:
