@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmctl.client.runner import health as health_of
-from llmctl.client.runner import processing as is_processing
-from llmctl.core.guard.facts import Errand, Health, Loaded, Look, Owner, Pause, Runner, ServerAnswer, ours
+from llmctl.core.guard.facts import Errand, Loaded, Look, Owner, Pause, ServerAnswer, ours
 from llmctl.core.placement import Witnesses
 from llmctl.errors import LlmctlError, PortInUse, ServerNotRunning, ServerUnreachable
-from llmctl.system import clocks, files, gpu_health, pauses, process, vitals
+from llmctl.system import clocks, gpu_health, process, vitals
 from llmctl.system.systemd import Manager
 from llmctl.workflows.engine_unit import EngineUnit, UnitWatch
 from llmctl.workflows.keep_alive import KeepAlives
 from llmctl.workflows.naming import Names
+from llmctl.workflows.pause import hands_off
+from llmctl.workflows.runners import STOPPED, asked, of_others
 from llmctl.workflows.watched import Watched
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ ANSWER_SECONDS = 10.0
 AFRESH_LOOKS = 12
 # NVML takes milliseconds or a large part of a second: it is asked as often as leaves it this share of a core.
 GPU_SHARE = 0.0005
-STOPPED = frozenset({"T", "t"})
 
 
 @dataclass(frozen=True)
@@ -120,22 +117,9 @@ class Lookout:
         return self.running.pid if self.running else None
 
     def pause(self, errand: Errand | None = None) -> Pause | None:
-        """Why hands are kept off. A lease whose holder died is ended here. An errand may itself have the lock."""
-        runtime, state = self.server.paths.runtime, self.server.paths.state
-        lease = pauses.leased(runtime)
-        if lease is not None and lease.alive:
-            return Pause("leased", f"{lease.command} (pid {lease.pid}) has the GPU")
-        if lease is not None:
-            with suppress(LlmctlError):
-                pauses.bury(runtime)
-        hold = pauses.held(runtime)
-        if hold is not None:
-            until = "" if hold.until_seconds is None else f", until {clock_time(hold.until_seconds)}"
-            return Pause("held", f"held by {hold.by}{until}")
+        """Why hands are kept off. An errand may itself have the lock."""
         mine = errand is not None and errand.action in {"restart_engine", "reset_uvm"}
-        return (
-            Pause("held", "another llmctl is at work here") if not mine and files.lock_held(state / "up.lock") else None
-        )
+        return hands_off(self.server.paths, at_work=mine)
 
     # The server
 
@@ -248,28 +232,11 @@ class Lookout:
         before, self._others = self._others, None
         if everything and not others:
             return replace(look, others_busy=False)
-        runners, discovering = self._other_runners()
+        runners, discovering = of_others(self.pid, self.models)
         seen_now = tuple((found.pid, found.cpu_seconds, found.read_bytes) for found in runners)
         self._others = seen_now or tuple(model.expires_at for model in others)
         busy = None if before is None else before != self._others
         return replace(look, others_busy=busy, other_runners=bool(runners), discovering=discovering)
-
-    def _other_runners(self) -> tuple[list[Vitals], bool]:
-        """The foreign runners, and whether there is one without a model, which only tells which GPUs there are. A
-        runner of the guard's own models that has only just begun is taken for what it is."""
-        others, discovering = [], False
-        mine = {blob_name(model): model for model in self.models}
-        for found in process.having("cmdline", "llama-server"):
-            if found.program != "llama-server" or found.parent_pid != self.pid:
-                continue
-            weights, read = found.argument("--model"), vitals.read(found.pid)
-            if weights is None:
-                discovering = True
-            elif (model := mine.get(Path(weights).name)) is not None:
-                model.runner = model.runner or read
-            elif read is not None:
-                others.append(read)
-        return others, discovering
 
     # The runners
 
@@ -285,7 +252,7 @@ class Lookout:
         model.raw = min(mine, key=lambda raw: raw.context_length != model.want.context, default=None)
         health = self._gpu
         held = health.held_bytes.get(model.runner.pid) if health and model.runner else None
-        seen_runner = None if model.runner is None else self._asked(model.runner, held, slots)
+        seen_runner = None if model.runner is None else asked(model.runner, held, slots)
         witnesses = Witnesses(
             claim=None,
             buffers=model.lines(self.server, own=self.owner != "foreign") if model.raw else None,
@@ -300,20 +267,6 @@ class Lookout:
             gpu=health.state if health else "unknown",
             gpu_words=health.words if health else "",
             witnesses=witnesses,
-        )
-
-    def _asked(self, found: Vitals, held: int | None, slots: bool) -> Runner:
-        """The runner with what it says of itself, on its own port."""
-        port = port_of(found.pid)
-        health: Health = "unasked"
-        processing = None
-        if found.state in STOPPED:
-            health = "silent"
-        elif port is not None:
-            health = health_of(port)
-            processing = is_processing(port) if slots and health == "ok" else None
-        return Runner(
-            found.pid, found.identity, found.state, found.cpu_seconds, found.read_bytes, health, processing, held
         )
 
     def _something_ended(self, errand: Errand | None) -> bool:
@@ -331,18 +284,3 @@ class Lookout:
         began = time.process_time()
         self._gpu = gpu_health.look(runners)
         self._gpu_due = now + (time.process_time() - began) / GPU_SHARE
-
-
-def blob_name(model: Watched) -> str:
-    return "sha256-" + model.want.weights_digest.removeprefix("sha256:")
-
-
-def port_of(pid: int) -> int | None:
-    """The port that a runner was told to listen on."""
-    found = process.read(pid)
-    port = found.argument("--port") if found else None
-    return int(port) if port and port.isdigit() else None
-
-
-def clock_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")

@@ -1,14 +1,21 @@
-"""What a lease means for the other verbs: a command has been given the GPU, or had it and died."""
+"""What keeps hands off: a command that has been given the GPU, or had it and died, a hold, another llmctl at work."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmctl.core.progress import Progress, Step
 from llmctl.errors import LlmctlError, Refused, ServerNotRunning
-from llmctl.system import pauses
+from llmctl.system import files, pauses
 from llmctl.system.pauses import Lease
+
+if TYPE_CHECKING:
+    from llmctl.core.guard.facts import Pause
+    from llmctl.system.paths import Paths
 
 
 def living(runtime: Path) -> Lease | None:
@@ -56,3 +63,25 @@ def bury_dead(runtime: Path, progress: Progress) -> None:
         return
     pauses.bury(runtime)
     progress(Step("lease", "lease", "done", words(found)))
+
+
+def hands_off(paths: Paths, *, at_work: bool) -> Pause | None:
+    """Why a guard keeps its hands off. A lease whose holder died is ended here. `at_work`: who asks has the lock."""
+    from llmctl.core.guard.facts import Pause
+
+    lease = pauses.leased(paths.runtime)
+    if lease is not None and lease.alive:
+        return Pause("leased", f"{lease.command} (pid {lease.pid}) has the GPU")
+    if lease is not None:
+        with suppress(LlmctlError):
+            pauses.bury(paths.runtime)
+    hold = pauses.held(paths.runtime)
+    if hold is not None:
+        until = "" if hold.until_seconds is None else f", until {clock_time(hold.until_seconds)}"
+        return Pause("held", f"held by {hold.by}{until}")
+    locked = not at_work and files.lock_held(paths.state / "up.lock")
+    return Pause("held", "another llmctl is at work here") if locked else None
+
+
+def clock_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")
