@@ -50,6 +50,8 @@ COMMAND = re.compile(r'msg="starting llama-server" cmd="(?P<cmd>[^"]*)"')
 # server/sched.go:641 and 529; each has the model's file and the error.
 FAILED = ('msg="Load failed" model=', 'msg="failed to load model metadata" model=')
 ERROR = re.compile(r'\berror="((?:[^"\\]|\\.)*)"|\berror=(\S+)')
+# llama.cpp b10760 src/llama.cpp:305
+USING_DEVICE = re.compile(r"\w+: using device (?P<name>\S+) \((?P<card>.*)\) \([^()]*\) - \d+ MiB free")
 BLOB = re.compile(r"sha256-([0-9a-f]{64})")
 GIN = re.compile(
     r"\[GIN\] (?P<time>\d{4}/\d\d/\d\d - \d\d:\d\d:\d\d) \| (?P<status>\d{3}) \|\s*(?P<took>\S+) \|\s*(?P<who>\S+) \| "
@@ -202,17 +204,25 @@ def placed(text: str, where: str, phrase: str) -> Iterator[tuple[int, str]]:
 
 def loads(text: str) -> Iterator[Load]:
     """Every start of a runner for a model: its command line tells context and slots (llm/llama_server.go:433)."""
-    for line in lines_with(text, text, RUNNER_START):
+    starts = list(placed(text, text, RUNNER_START))
+    devices = [
+        (at, (said["name"], said["card"]))
+        for at, line in placed(text, text, ": using device ")
+        if (said := USING_DEVICE.match(line)) is not None
+    ]
+    for number, (begin, line) in enumerate(starts):
         command, at = COMMAND.search(line), TIME.match(line)
         blob = BLOB.search(command["cmd"]) if command else None
         if command is None or blob is None:
             continue
         words = command["cmd"].split(" ")
+        end = starts[number + 1][0] if number + 1 < len(starts) else len(text)
         yield Load(
             f"sha256:{blob[1]}",
             number_after(words, "-c"),
             number_after(words, "-np"),
             seconds_of(at[1]) if at else None,
+            tuple(device for place, device in devices if begin < place < end),
         )
 
 

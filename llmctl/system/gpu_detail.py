@@ -108,7 +108,7 @@ def card(library: Any, index: int) -> Card:
         total_bytes=basic.total_bytes,
         free_bytes=basic.free_bytes,
         uuid=basic.uuid,
-        processes=processes(library, told),
+        processes=processes(library, told, busy_of(library, handle)),
         utilization_percent=None if busy is None else int(busy.gpu),
         temperature=told("nvmlDeviceGetTemperature", library.NVML_TEMPERATURE_GPU),
         temperature_limit=next((limit for limit in limits if limit), None),
@@ -117,6 +117,8 @@ def card(library: Any, index: int) -> Card:
         power_default_watts=watts("nvmlDeviceGetPowerManagementDefaultLimit"),
         clock=told("nvmlDeviceGetClockInfo", library.NVML_CLOCK_SM),
         clock_most=told("nvmlDeviceGetMaxClockInfo", library.NVML_CLOCK_SM),
+        memory_clock=told("nvmlDeviceGetClockInfo", library.NVML_CLOCK_MEM),
+        memory_clock_most=told("nvmlDeviceGetMaxClockInfo", library.NVML_CLOCK_MEM),
         throttled=throttles(told("nvmlDeviceGetCurrentClocksThrottleReasons")),
         pcie_generation=told("nvmlDeviceGetCurrPcieLinkGeneration"),
         pcie_generation_most=told("nvmlDeviceGetMaxPcieLinkGeneration"),
@@ -135,7 +137,21 @@ def throttles(reasons: int | None) -> tuple[str, ...]:
     return tuple(name for bit, name in THROTTLES.items() if reasons and reasons & bit)
 
 
-def processes(library: Any, told: Callable[..., Any]) -> tuple[GpuProcess, ...]:
+def busy_of(library: Any, handle: Any) -> dict[int, int] | None:
+    """By pid, the most of the samples that NVML kept, a few seconds; empty where nobody worked. None where it does not
+    tell: not under WSL2 and MIG, and of drivers without it."""
+    try:
+        samples = library.nvmlDeviceGetProcessUtilization(handle, 0)
+    except library.NVMLError as error:
+        # pynvml raises the success of a first call that has no sample.
+        return {} if error.value in {library.NVML_ERROR_NOT_FOUND, library.NVML_SUCCESS} else None
+    busy: dict[int, int] = {}
+    for sample in samples:
+        busy[sample.pid] = max(busy.get(sample.pid, 0), min(100, int(sample.smUtil)))
+    return busy
+
+
+def processes(library: Any, told: Callable[..., Any], busy: dict[int, int] | None) -> tuple[GpuProcess, ...]:
     """Everything that NVML lists on the card, the largest first."""
     kinds: dict[int, set[str]] = {}
     held: dict[int, int | None] = {}
@@ -146,7 +162,13 @@ def processes(library: Any, told: Callable[..., Any]) -> tuple[GpuProcess, ...]:
             known = [size for size in (held.get(process.pid), process.usedGpuMemory) if size is not None]
             held[process.pid] = max(known, default=None)
     found = [
-        GpuProcess(pid, *named(library, pid), held[pid], kind.pop() if len(kind) == 1 else "both")
+        GpuProcess(
+            pid,
+            *named(library, pid),
+            held[pid],
+            kind.pop() if len(kind) == 1 else "both",
+            None if busy is None else busy.get(pid, 0),
+        )
         for pid, kind in kinds.items()
     ]
     return tuple(sorted(found, key=lambda process: -(process.held_bytes or 0)))

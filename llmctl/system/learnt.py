@@ -1,7 +1,8 @@
 """What this machine has shown: numbers only, in the state folder, and never a word of a prompt.
 
 {"schema": 1, "runtime": {"<engine>|<driver>|<GPU>": bytes}, "speed": {"<weights digest>|<place>": [tokens/s, ...]},
- "best": {"<weights digest>|<place>": tokens/s}, "first_token": {"<weights digest>|<place>": [[tokens, seconds], ...]},
+ "context": {"<weights digest>|<place>": [tokens, ...]}, "best": {"<weights digest>|<place>": tokens/s},
+ "first_token": {"<weights digest>|<place>": [[tokens, seconds], ...]},
  "residual": {"<engine>|<driver>|<weights digest>": [[predicted bytes, measured bytes], ...]}}
 """
 
@@ -11,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 NAME = "learnt.json"
 SCHEMA = 1
@@ -22,12 +23,14 @@ KEPT = 20
 KEPT_LOADS = 5
 # So many answers make a figure that others are compared with.
 TELLING = 5
+T = TypeVar("T", int, float)
 
 
 @dataclass
 class Learnt:
-    """`runtime` is bytes of one GPU beyond llama.cpp's buffers, `speed` tokens a second of past answers, `best` the
-    highest middle of several of them, `first_token` how long a prompt of so many tokens waited for its first one,
+    """`runtime` is bytes of one GPU beyond llama.cpp's buffers, `speed` tokens a second of past answers, `context`
+    how many tokens prompt and answer were together in the last of them, `best` the highest middle of several of them,
+    `first_token` how long a prompt of so many tokens waited for its first one,
     `residual` what the GPUs were to hold and held of a load."""
 
     runtime: dict[str, int] = field(default_factory=dict)
@@ -35,6 +38,7 @@ class Learnt:
     best: dict[str, float] = field(default_factory=dict)
     first_token: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     residual: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    context: dict[str, list[int]] = field(default_factory=dict)
 
     def runtime_bytes(self, engine: str, driver: str | None, gpu: str) -> int | None:
         return self.runtime.get(_key(engine, driver, gpu))
@@ -48,6 +52,14 @@ class Learnt:
         """The middle of the last few answers; None where they are too few."""
         seen = self.speed.get(_place(weights_digest, place), ())[-TELLING:]
         return _middle(seen) if len(seen) == TELLING else None
+
+    def context_tokens(self, weights_digest: str, place: str) -> int | None:
+        """Prompt and answer together, in the middle of the last few answers. None where an older llmctl noted some of
+        these."""
+        key = _place(weights_digest, place)
+        counted = min(TELLING, len(self.speed.get(key, ())))
+        seen = self.context.get(key, ())[-TELLING:]
+        return _middle(seen) if seen and len(seen) >= counted else None
 
     def best_tokens_per_second(self, weights_digest: str, place: str) -> float | None:
         return self.best.get(_place(weights_digest, place))
@@ -73,8 +85,9 @@ class Learnt:
         key = _key(engine, driver, gpu)
         self.runtime[key] = max(count_bytes, self.runtime.get(key, 0))
 
-    def add_speed(self, weights_digest: str, place: str, tokens_per_second: float) -> None:
+    def add_speed(self, weights_digest: str, place: str, tokens_per_second: float, context_tokens: int) -> None:
         key = _place(weights_digest, place)
+        self.context[key] = [*self.context.get(key, []), context_tokens][-KEPT:]
         self.speed[key] = [*self.speed.get(key, []), round(tokens_per_second, 2)][-KEPT:]
         lately = self.lately(weights_digest, place)
         if lately is not None:
@@ -102,6 +115,7 @@ def read(state: Path) -> Learnt:
                 str(key): [(int(predicted), int(measured)) for predicted, measured in values][-KEPT_LOADS:]
                 for key, values in data.get("residual", {}).items()
             },
+            {str(key): [int(value) for value in values][-KEPT:] for key, values in data.get("context", {}).items()},
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Learnt()
@@ -114,6 +128,7 @@ def write(state: Path, learnt: Learnt) -> None:
         "schema": SCHEMA,
         "runtime": learnt.runtime,
         "speed": learnt.speed,
+        "context": learnt.context,
         "best": learnt.best,
         "first_token": learnt.first_token,
         "residual": learnt.residual,
@@ -122,7 +137,7 @@ def write(state: Path, learnt: Learnt) -> None:
     files.atomic_write(state / NAME, json.dumps(document, indent=1).encode(), mode=0o600)
 
 
-def _middle(seen: Sequence[float]) -> float:
+def _middle(seen: Sequence[T]) -> T:
     return sorted(seen)[len(seen) // 2]
 
 

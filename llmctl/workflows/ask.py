@@ -173,7 +173,8 @@ def learn_speed(state: Path, model: ActiveModel | None, answer: Answer) -> None:
 
     known = learnt.read(state)
     if speed is not None:
-        known.add_speed(model.weights_digest, model.place, speed)
+        tokens = answer.prompt_tokens + answer.completion_tokens
+        known.add_speed(model.weights_digest, model.place, speed, tokens)
     if first is not None:
         known.add_first_token(model.weights_digest, model.place, answer.prompt_tokens, first)
     learnt.write(state, known)

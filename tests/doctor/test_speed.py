@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +50,30 @@ def test_answers_on_the_cpu_that_were_faster_once(patient: Patient) -> None:
     assert place.endswith("|cpu")
     ((tokens, seconds),) = known["first_token"][place]
     assert tokens == done.json["prompt_tokens"]
+    assert known["context"][place] == [done.json["prompt_tokens"] + done.json["completion_tokens"]]
     assert 0 < seconds <= done.json["ttft_seconds"]
     assert all(isinstance(value, (int, float)) for value in (*seen, tokens, seconds))
     # How fast a CPU could be is not known, so nothing is said of it.
     assert speed(patient) == ["speed.debug-logging"]
 
-    known["speed"][place] = [40.0] * 5
+    # As an older llmctl left it, which noted no contexts.
+    known["speed"][place], known["context"] = [40.0] * 5, {}
     known["best"] = {place: 90.0}
     remember(patient, known)
     finding = patient.finding("speed.slower-than-before")
     assert finding["observed"].startswith("40.0 tokens/s")
     assert finding["expected"].startswith("90.0 tokens/s")
-    assert "debug logging is on; its share is not known" in finding["evidence"]
+    assert "debug logging: its share is not known: llmctl doctor --deep measures it" in finding["evidence"]
+    assert not any("the context" in line for line in finding["evidence"])
+    assert finding["remedy"]["commands"][0] == "llmctl doctor speed --deep"
+
+    known["context"][place] = [2000] * 5
+    remember(patient, known)
+    evidence = patient.finding("speed.slower-than-before", "--deep")["evidence"]
+    (debug,) = (line for line in evidence if line.startswith("debug logging"))
+    assert re.match(r"debug logging: at most (\d+(\.\d+)?) % of a token's time \(all that the server", debug)
+    (context,) = (line for line in evidence if line.startswith("the context"))
+    assert "2,000 of 2,048 tokens at the end of an answer, near full" in context
 
 
 @pytest.mark.real("rpc", "nvml")
@@ -71,23 +86,56 @@ def test_slow_answers_on_a_card_and_why(with_driver: tuple[Patient, NvmlStandin]
     path = patient.state / "state.json"
     text = path.read_text()
     place = f"{json.loads(text)['models'][0]['weights_digest']}|gpu"
-    slow = {"schema": 1, "runtime": {}, "speed": {place: [20.0] * 5}, "first_token": {place: [[1000, 9.0]] * 3}}
+    slow = {
+        "schema": 1,
+        "runtime": {},
+        "speed": {place: [20.0] * 5},
+        "context": {place: [500] * 5},
+        "first_token": {place: [[1000, 9.0]] * 3},
+    }
     remember(patient, slow)
     # How fast a device is that is no card of NVIDIA's is not known, so nothing is said of it.
     report = patient.report("speed")
     assert report["findings"] == []
     assert {unknown["id"] for unknown in report["unknown"]} >= {"speed.slow", "speed.first-token"}
 
-    device = next(one["device"] for one in json.loads(text)["models"][0]["buffers"] if one["device"].startswith("RPC"))
-    path.write_text(text.replace(device, "CUDA0"))
-    standin.set(ScriptedGpu(temperature=96, throttle=0x40, clock=(525, 2100), pcie=(4, 8, 4, 16)))
+    called_cuda(patient, path, text)
+    busy = ScriptedGpu(
+        temperature=96,
+        throttle=0x40,
+        clock=(525, 2100, 9501, 9501),
+        utilization=(80, 40),
+        pcie=(4, 8, 4, 16),
+        compute=[(os.getpid(), 4 << 30)],
+        busy={os.getpid(): 20},
+    )
+    standin.set(busy)
     finding = patient.finding("speed.slow")
     assert finding["expected"].startswith("2,")
     assert "936 GB/s" in finding["expected"]
-    evidence = "; ".join(finding["evidence"])
-    assert "525 of 2100 MHz, 75 % less" in evidence
-    assert "PCIe x8 of x16" in evidence
-    assert "a context that is full takes" in evidence
+    hot, other, context, link, weights, rest = finding["evidence"]
+    assert hot.startswith(
+        "GPU 0, the card lowers its clocks for heat: at most 75 % of a token's time (memory clock 9,501"
+    )
+    assert "SM clock 525 of 2,100 MHz" in hot
+    assert re.search(rf"\(pid {os.getpid()}\): at most 20 % of a token's time", other)
+    assert re.match(r"the context: .*500 of 2,048 tokens at the end of an answer\)$", context)
+    assert link.startswith("GPU 0, PCIe 4 x8 of PCIe 4 x16: less than 0.1 %")
+    assert weights.startswith("reading the weights on the GPU: ")
+    assert re.fullmatch(r"at least \d+ % of a token's time is not explained by these shares", rest)
+    print(finding)
+    assert finding["remedy"]["commands"][0] == "nvidia-smi --query --display=PERFORMANCE"
+
+    # While it is idle its clocks say nothing, and NVML may not tell how much each process works.
+    standin.set(replace(busy, utilization=(0, 0), busy=None))
+    evidence = patient.finding("speed.slow")["evidence"]
+    assert any("its share is not known: the card is idle now" in line for line in evidence)
+    assert any("its share is not known: NVML does not tell how much" in line for line in evidence)
+    # At work they do: while the probe ran.
+    standin.set(replace(busy, clock=(2100, 2100, 4750, 9501)))
+    hot, *_ = patient.finding("speed.slow", "--deep")["evidence"]
+    assert re.match(r"GPU 0, .*: \d+(\.\d)? to 50 % of a token's time \(memory clock 4,750 of 9,501 MHz", hot)
+    standin.set(ScriptedGpu())
 
     slow["speed"][place] = [900.0] * 5
     remember(patient, slow)
@@ -96,6 +144,18 @@ def test_slow_answers_on_a_card_and_why(with_driver: tuple[Patient, NvmlStandin]
     slow["first_token"][place] = [[1000, 0.4]] * 3
     remember(patient, slow)
     assert speed(patient) == []
+
+
+def called_cuda(patient: Patient, path: Path, text: str) -> None:
+    """The stand-in's device by the name of a card of NVIDIA's, in the state and where the runner says what it uses."""
+    device = next(one["device"] for one in json.loads(text)["models"][0]["buffers"] if one["device"].startswith("RPC"))
+    path.write_text(text.replace(device, "CUDA0"))
+    log = patient.state / "logs" / "server.log"
+    said, changed = re.subn(
+        r"using device RPC0 \(\S+\)", "using device CUDA0 (NVIDIA GeForce RTX 3090)", log.read_text()
+    )
+    assert changed
+    log.write_text(said)
 
 
 def test_the_file_of_figures_is_read_as_older_versions_wrote_it(healthy: Patient) -> None:

@@ -312,7 +312,7 @@ def test_what_ask_showed_here_replaces_the_roofline(tmp_path: Path, shapes: dict
 
     known = learnt.Learnt()
     for speed in (30.0, 41.0, 40.0):
-        known.add_speed("sha256:abc", "gpu", speed)
+        known.add_speed("sha256:abc", "gpu", speed, 100)
     learnt.write(tmp_path / "state", known)
     source = workflow.Source("m", header(shapes["llama-3.2-1b"]), digest="sha256:abc")
     machine = workflow.Machine((Card("RTX 3090", None, 20 * GIB),), Host(), learnt=learnt.read(tmp_path / "state"))

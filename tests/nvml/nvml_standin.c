@@ -11,7 +11,8 @@
  *     compute PID BYTES           graphics PID BYTES          (BYTES "-": not available, as under WSL2)
  *     temperature 45              limits SHUTDOWN SLOWDOWN MAX        (degrees)
  *     throttle 4                  power NOW LIMIT DEFAULT             (milliwatts)
- *     clock NOW MAX               utilization GPU MEMORY              (MHz of the SMs; percent)
+ *     clock NOW MAX MEM MEM_MAX   utilization GPU MEMORY              (MHz of SMs and memory; percent)
+ *     busy PID PERCENT            (what nvmlDeviceGetProcessUtilization tells; "busy 0 0" is that nobody worked)
  *     persistence 1               display 0
  *     mig CURRENT PENDING         ecc CORRECTED UNCORRECTED           (since the driver was loaded)
  *     capability 8 6              pcie GEN WIDTH MAX_GEN MAX_WIDTH
@@ -35,8 +36,10 @@ typedef unsigned long long u64;
 typedef struct { u64 total, free, used; } memory_t;
 typedef struct { unsigned version; u64 total, reserved, free, used; } memory_v2_t;
 typedef struct { unsigned pid; u64 used; unsigned gpu_instance, compute_instance; } process_t;
+typedef struct { unsigned pid; u64 time; unsigned sm, memory, encoder, decoder; } sample_t;
 typedef struct { unsigned version; int sensor; int temperature; } temperature_v1_t;
 typedef struct { int count; process_t list[MAX_PROCESSES]; } processes_t;
+typedef struct { int given, count; sample_t list[MAX_PROCESSES]; } samples_t;
 typedef struct { int count; unsigned pid[MAX_PROCESSES]; char name[MAX_PROCESSES][96]; } names_t;
 typedef struct { unsigned gpu, memory; } utilization_t;
 typedef struct { int count; char call[MAX_ERRORS][64]; status code[MAX_ERRORS]; } errors_t;
@@ -45,9 +48,10 @@ typedef struct {
     char name[96], uuid[96];
     memory_t memory;
     processes_t compute, graphics;
+    samples_t samples;
     int temperature, pcie[4];
     /* -1 is what the script does not give. */
-    int limits[3], power[3], clock[2], utilization[2], persistence, display, mig[2], ecc[2], capability[2];
+    int limits[3], power[3], clock[4], utilization[2], persistence, display, mig[2], ecc[2], capability[2];
     long throttle;
     errors_t errors;
 } gpu_t;
@@ -120,6 +124,16 @@ static void read_process(processes_t *processes, const char *value)
     process->gpu_instance = process->compute_instance = 0xFFFFFFFFu;
 }
 
+static int read_sample(samples_t *samples, const char *value)
+{
+    sample_t *sample = &samples->list[samples->count];
+    samples->given = 1;
+    if (samples->count == MAX_PROCESSES || sscanf(value, "%u %u", &sample->pid, &sample->sm) != 2)
+        return 0;
+    samples->count += sample->pid != 0;
+    return 1;
+}
+
 static void read_name(names_t *names, const char *value)
 {
     int number = names->count;
@@ -170,7 +184,8 @@ static int read_gpu_value(gpu_t *gpu, const char *key, const char *value)
         return sscanf(value, "%d %d %d %d", &gpu->pcie[0], &gpu->pcie[1], &gpu->pcie[2], &gpu->pcie[3]) == 4;
     else if (strcmp(key, "limits") == 0) return read_numbers(value, gpu->limits, 3);
     else if (strcmp(key, "power") == 0) return read_numbers(value, gpu->power, 3);
-    else if (strcmp(key, "clock") == 0) return read_numbers(value, gpu->clock, 2);
+    else if (strcmp(key, "clock") == 0) return read_numbers(value, gpu->clock, 4);
+    else if (strcmp(key, "busy") == 0) return read_sample(&gpu->samples, value);
     else if (strcmp(key, "utilization") == 0) return read_numbers(value, gpu->utilization, 2);
     else if (strcmp(key, "persistence") == 0) return read_numbers(value, &gpu->persistence, 1);
     else if (strcmp(key, "display") == 0) return read_numbers(value, &gpu->display, 1);
@@ -397,17 +412,27 @@ status nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts) { BEGIN_GPU()
 status nvmlDeviceGetEnforcedPowerLimit(void *handle, unsigned *milliwatts) { BEGIN_GPU(); return put_number(gpu->power[1], milliwatts); }
 status nvmlDeviceGetPowerManagementDefaultLimit(void *handle, unsigned *milliwatts) { BEGIN_GPU(); return put_number(gpu->power[2], milliwatts); }
 
-/* Only the clock of the streaming multiprocessors, NVML_CLOCK_SM, is scripted. */
-status nvmlDeviceGetClockInfo(void *handle, int kind, unsigned *mhz)
+/* Of the streaming multiprocessors, NVML_CLOCK_SM 1, and of the memory, NVML_CLOCK_MEM 2. */
+static status put_clock(const gpu_t *gpu, int kind, int which, unsigned *mhz)
 {
-    BEGIN_GPU();
-    return kind == 1 ? put_number(gpu->clock[0], mhz) : NOT_SUPPORTED;
+    return kind == 1 || kind == 2 ? put_number(gpu->clock[(kind - 1) * 2 + which], mhz) : NOT_SUPPORTED;
 }
 
-status nvmlDeviceGetMaxClockInfo(void *handle, int kind, unsigned *mhz)
+status nvmlDeviceGetClockInfo(void *handle, int kind, unsigned *mhz) { BEGIN_GPU(); return put_clock(gpu, kind, 0, mhz); }
+status nvmlDeviceGetMaxClockInfo(void *handle, int kind, unsigned *mhz) { BEGIN_GPU(); return put_clock(gpu, kind, 1, mhz); }
+
+/* As nvml.h says: the first call, without a list, tells how long it must be. */
+status nvmlDeviceGetProcessUtilization(void *handle, sample_t *list, unsigned *count, u64 since)
 {
     BEGIN_GPU();
-    return kind == 1 ? put_number(gpu->clock[1], mhz) : NOT_SUPPORTED;
+    (void)since;
+    unsigned room = *count;
+    if (!gpu->samples.given) return NOT_SUPPORTED;
+    *count = (unsigned)gpu->samples.count;
+    if (gpu->samples.count == 0) return 6; /* NOT_FOUND */
+    if (!list || room < *count) return INSUFFICIENT_SIZE;
+    memcpy(list, gpu->samples.list, (size_t)*count * sizeof *list);
+    return SUCCESS;
 }
 
 status nvmlDeviceGetUtilizationRates(void *handle, utilization_t *rates)

@@ -23,7 +23,8 @@ class ScriptedGpu:
     """One GPU as NVML tells it, an idle RTX 3090 until told otherwise; None is what NVML cannot tell.
 
     A process is (pid, bytes or None). `limits`: degrees of shutdown, slowdown, and the most it should run at.
-    `power`: watts now, the limit, the maker's limit. `clock`: MHz now and at most. `utilization`: percent of the GPU
+    `power`: watts now, the limit, the maker's limit. `clock`: MHz now and at most, of the multiprocessors, then of
+    the memory. `busy`: percent by pid. `utilization`: percent of the GPU
     and of its memory. `mig`: now, and after the next reset. `ecc`: corrected and uncorrected errors.
     """
 
@@ -38,7 +39,8 @@ class ScriptedGpu:
     pcie: tuple[int, int, int, int] | None = (4, 16, 4, 16)
     limits: tuple[int, int, int] | None = (98, 95, 93)
     power: tuple[float, float, float] | None = (30.0, 350.0, 350.0)
-    clock: tuple[int, int] | None = (210, 2100)
+    clock: tuple[int, ...] | None = (210, 2100)
+    busy: dict[int, int] | None = None
     utilization: tuple[int, int] | None = (0, 1)
     persistence: int | None = 1
     display: int | None = 0
@@ -71,6 +73,7 @@ class ScriptedGpu:
             *(f"{key} {value}" for key, value in settings.items() if value is not None),
             *(f"compute {pid} {'-' if used is None else used}" for pid, used in self.compute),
             *(f"graphics {pid} {'-' if used is None else used}" for pid, used in self.graphics),
+            *(f"busy {pid} {percent}" for pid, percent in (self.busy or ({} if self.busy is None else {0: 0})).items()),
             *(f"error {call} {code}" for call, code in self.errors.items()),
         ]
 

@@ -93,7 +93,8 @@ def test_everything_that_nvml_tells_of_a_card(nvml_standin: NvmlStandin) -> None
             graphics=[(own, GIB)],
             throttle=0x40 | 0x4 | 0x1,
             power=(210.5, 300.0, 350.0),
-            clock=(900, 2100),
+            clock=(900, 2100, 4750, 9501),
+            busy={own: 60},
             utilization=(88, 40),
             mig=(1, 0),
             ecc=(9, 2),
@@ -110,6 +111,8 @@ def test_everything_that_nvml_tells_of_a_card(nvml_standin: NvmlStandin) -> None
     assert (first["pid"], first["held_bytes"], first["kind"]) == (own, GIB, "both")
     # A process that is not to be seen goes by NVML's name, without what its command line holds.
     assert (second["name"], second["user"]) == ("blender", None)
+    # NVML has samples only of those that worked.
+    assert (first["busy_percent"], second["busy_percent"]) == (60, 0)
     expected = {
         "throttled": ["sw_power", "hw_thermal"],
         "power_watts": 210.5,
@@ -119,6 +122,8 @@ def test_everything_that_nvml_tells_of_a_card(nvml_standin: NvmlStandin) -> None
         "temperature_limit": 93,
         "clock": 900,
         "clock_most": 2100,
+        "memory_clock": 4750,
+        "memory_clock_most": 9501,
         "utilization_percent": 88,
         "mig": True,
         "ecc_corrected": 9,
@@ -132,6 +137,10 @@ def test_everything_that_nvml_tells_of_a_card(nvml_standin: NvmlStandin) -> None
         "compute_capability": [8, 6],
     }
     assert {name: card[name] for name in expected} == expected
+    # Where nobody worked there is no sample; where NVML does not tell, nobody knows.
+    for busy, told in (({}, 0), (None, None)):
+        nvml_standin.set(ScriptedGpu(compute=[(own, GIB)], busy=busy))
+        assert look()["cards"][0]["processes"][0]["busy_percent"] == told
     bare = ScriptedGpu(
         **dict.fromkeys(("limits", "power", "clock", "utilization", "persistence", "display", "capability", "pcie"))
     )

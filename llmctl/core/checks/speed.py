@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 
-from llmctl.core.checks.facts import Facts, NotGathered
+from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.speed import ModelSpeed
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
-from llmctl.core.checks.gpu_work import WORDS, rivals
+from llmctl.core.checks.speed_cause import FIRST, TOKEN, told
+from llmctl.core.checks.speed_shares import DEBUG, debugging, deep_of, first_commands, of_first_token, of_token
 from llmctl.core.checks.wanted import anew_without
 
-DEBUG = "OLLAMA_DEBUG"
-GO_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
 # A token costs some milliseconds beside what it reads, which the roofline leaves out: from so many tokens a second on
 # it says nothing about a slow answer.
 MOST_TOLD = 100.0
@@ -22,15 +21,16 @@ FEWER = 0.6
 FEW = 5
 # The first token may wait for the prompt before it, and for a clock that wakes up.
 LATE, LATE_SECONDS = 4.0, 2.0
+MEND = "mend what is named in the evidence, the largest share first, and measure anew"
 
 
 def slow(facts: Facts) -> Judgement:
-    told = [model for model in facts.speed.models if seen_of(model, facts) is not None]
-    if not told:
+    measured = [model for model in facts.speed.models if seen_of(model, facts) is not None]
+    if not measured:
         return Unknown("no answer was measured here yet: `llmctl ask` does, and doctor --deep")
-    known = [model for model in told if model.expected_least is not None]
+    known = [model for model in measured if model.expected_least is not None]
     if not known:
-        return Unknown("how fast the device that it lies on could be is not known")
+        return Unknown(measured[0].unknown or "how fast it could be where it lies is not known")
     return tuple(found for model in known if (found := too_slow(model, facts)) is not None)
 
 
@@ -38,10 +38,8 @@ def seen_of(model: ModelSpeed, facts: Facts) -> float | None:
     """Of the last answers, else of the probe of --deep."""
     if model.tokens_per_second is not None:
         return model.tokens_per_second
-    try:
-        return facts.deep.tokens_per_second
-    except NotGathered:
-        return None
+    deep = deep_of(facts)
+    return deep.tokens_per_second if deep is not None and deep.asked == model.name else None
 
 
 def too_slow(model: ModelSpeed, facts: Facts) -> Finding | None:
@@ -52,16 +50,18 @@ def too_slow(model: ModelSpeed, facts: Facts) -> Finding | None:
     if seen >= min(least, MOST_TOLD) * share:
         return None
     most = f" to {model.expected_most:,.0f}" if model.expected_most else ""
+    causes = of_token(model, facts, seen, probed=not model.answers)
     return Finding(
         f"{seen:,.1f} tokens/s ({counted(model)}) where it lies now ({where(model)})",
         f"{least:,.0f}{most} tokens/s ({model.basis})",
-        Remedy(
-            "mend what is named in the evidence, the largest share first, and measure anew",
-            ("llmctl doctor gpu memory", f"llmctl ask -m {shlex.quote(model.name)} --stats 'Count from 1 to 50.'"),
-        ),
-        reasons(model, facts),
+        Remedy(MEND, (*first_commands(causes, facts), asked(model))),
+        told(causes, TOKEN),
         model.name,
     )
+
+
+def asked(model: ModelSpeed) -> str:
+    return f"llmctl ask -m {shlex.quote(model.name)} --stats 'Count from 1 to 50.'"
 
 
 def counted(model: ModelSpeed) -> str:
@@ -72,69 +72,25 @@ def where(model: ModelSpeed) -> str:
     return {"gpu": "on the GPU", "partial": "in part in host memory", "cpu": "in host memory"}[model.place]
 
 
-def reasons(model: ModelSpeed, facts: Facts) -> tuple[str, ...]:
-    """What makes it slow, each with its share of a token's time, or that the share is not known."""
-    found = []
-    if model.place == "partial":
-        found.append(f"offloaded layers: {percent(model.host_share)} of a token's time goes to host memory")
-    if model.cache_share:
-        found.append(
-            f"a context that is full takes {percent(model.cache_share)} of a token's time; how full it was is not known"
-        )
-    found += of_cards(facts)
-    if debugging(facts):
-        found.append("debug logging is on; its share is not known")
-    return tuple(found) or ("none of the causes that doctor knows was seen",)
-
-
-def of_cards(facts: Facts) -> list[str]:
-    try:
-        cards = facts.gpu.cards
-    except NotGathered:
-        return []
-    found = []
-    for card in cards:
-        if card.throttled:
-            words = "; ".join(WORDS[reason] for reason in card.throttled)
-            share = "its share is not known"
-            if card.clock and card.clock_most and card.clock < card.clock_most:
-                share = f"{card.clock} of {card.clock_most} MHz, {percent(1 - card.clock / card.clock_most)} less"
-            found.append(f"GPU {card.index}: {words}: {share}")
-        if card.pcie_width and card.pcie_width_most and card.pcie_width < card.pcie_width_most:
-            found.append(
-                f"GPU {card.index}: PCIe x{card.pcie_width} of x{card.pcie_width_most}, which counts for what lies in "
-                "host memory and between cards; its share is not known"
-            )
-        # Where the numbers are not known, one of them may be our own runner.
-        beside = rivals(card, facts) if facts.gpu.pids_known else []
-        if beside:
-            names = ", ".join(one.name for one in beside[:3])
-            found.append(f"GPU {card.index}: {names} compute there too; their share is not known")
-    return found
-
-
-def percent(share: float | None) -> str:
-    return "an unknown share" if share is None else f"{100 * share:.0f} %"
-
-
 def slower_than_before(facts: Facts) -> Judgement:
-    return tuple(
-        Finding(
-            f"{model.tokens_per_second:,.1f} tokens/s in the last answers, {where(model)}",
-            f"{model.best_tokens_per_second:,.1f} tokens/s, which this machine has shown of the same model there",
-            Remedy(
-                "see what has changed since: heat, other programs, driver, engine; an upgrade of the engine can be "
-                "rolled back",
-                ("llmctl doctor gpu speed", "llmctl engine list"),
-            ),
-            reasons(model, facts),
-            model.name,
-        )
-        for model in facts.speed.models
-        if model.answers >= FEW
-        and model.tokens_per_second is not None
-        and model.best_tokens_per_second is not None
-        and model.tokens_per_second < model.best_tokens_per_second * FEWER
+    return tuple(found for model in facts.speed.models if (found := slower(model, facts)) is not None)
+
+
+def slower(model: ModelSpeed, facts: Facts) -> Finding | None:
+    now, best = model.tokens_per_second, model.best_tokens_per_second
+    if model.answers < FEW or now is None or best is None or now >= best * FEWER:
+        return None
+    causes = of_token(model, facts, now, probed=False)
+    return Finding(
+        f"{now:,.1f} tokens/s in the last answers, {where(model)}",
+        f"{best:,.1f} tokens/s, which this machine has shown of the same model there",
+        Remedy(
+            "mend what is named in the evidence, the largest share first; else see what has changed since: heat, other "
+            "programs, driver, engine, which can be rolled back",
+            (*first_commands(causes, facts), "llmctl engine list"),
+        ),
+        told(causes, TOKEN),
+        model.name,
     )
 
 
@@ -144,7 +100,7 @@ def first_token(facts: Facts) -> Judgement:
         return Unknown("no first token of a longer prompt was measured here yet")
     known = [model for model in measured if model.first_token_most is not None and model.first_token_tokens]
     if not known:
-        return Unknown("how soon this device could answer is not known")
+        return Unknown(measured[0].unknown or "how soon it could answer where it lies is not known")
     return tuple(found for model in known if (found := late(model, facts)) is not None)
 
 
@@ -158,40 +114,16 @@ def late(model: ModelSpeed, facts: Facts) -> Finding | None:
     expected = most * tokens / model.first_token_tokens
     if seconds <= expected * LATE + LATE_SECONDS:
         return None
+    causes = of_first_token(model, facts, tokens, seconds)
+    # As many tokens as a first one is measured from.
+    again = f"seq 1 500 | llmctl ask -m {shlex.quote(model.name)} --stats 'Which number is the last one?'"
     return Finding(
         f"{seconds:.1f} s until the first token of {tokens:,} tokens of prompt (the middle of {len(ordered)} answers)",
         f"{expected:.1f} s at most ({model.basis})",
-        Remedy(
-            "mend what is named in the evidence, and measure anew",
-            (
-                "llmctl doctor gpu memory",
-                # As many tokens as a first one is measured from.
-                f"seq 1 500 | llmctl ask -m {shlex.quote(model.name)} --stats 'Which number is the last one?'",
-            ),
-        ),
-        reasons(model, facts),
+        Remedy(MEND, (*first_commands(causes, facts), again)),
+        told(causes, FIRST),
         model.name,
     )
-
-
-def debugging(facts: Facts) -> bool:
-    """Whether the server's log or environment says so."""
-    try:
-        if facts.log.debug:
-            return True
-    except NotGathered:
-        pass
-    try:
-        process = facts.server.process
-    except NotGathered:
-        return False
-    return process is not None and is_level(process.environ.get(DEBUG, ""))
-
-
-def is_level(value: str) -> bool:
-    """A Go bool that is true, or a number but 0 (ollama v0.34.0 envconfig/config.go:201)."""
-    plain = value.strip().strip("'\"")
-    return plain in GO_TRUE or (plain.lstrip("+-").isdigit() and int(plain) != 0)
 
 
 def debug_logging(facts: Facts) -> Judgement:
@@ -213,9 +145,13 @@ CHECKS = (
         "Answers are slower than this machine allows",
         "warning",
         "Tokens a second of the last answers beside the roofline of where the model lies: the bytes that a token "
-        "reads, by the runner's own lines, over the memory bandwidth in the makers' data sheets. Slow is less than "
-        "half of the lower end on a GPU, and less than a tenth of it where layers lie in host memory; of a CPU alone "
-        "nothing is said. Each cause is told with its share of a token's time, or that the share is not known.",
+        "reads, by the runner's own lines, over the memory bandwidth in the makers' data sheets. Which card each of "
+        "the runner's devices is tells its own log (`using device`, llama.cpp b10760 src/llama.cpp:305). Slow is less "
+        "than half of the lower end on a GPU, and less than a tenth of it where layers lie in host memory; of a CPU "
+        "alone nothing is said. Each cause is told with its share of a token's time, the largest first, and what is "
+        "left: layers and cache by their bytes, clocks beside their maximum, PCIe by the activations that cross it, "
+        "other programs by NVML's samples of each process, debug logging by what the server computes while --deep "
+        "makes the model answer. A bound is marked `at most`, and what is not known is said to be so.",
         slow,
     ),
     Check(
@@ -232,7 +168,9 @@ CHECKS = (
         "The first token comes late",
         "warning",
         "Seconds from the granted runner to the first token, of prompts of 256 tokens and more, beside the "
-        "arithmetic that such a prompt is on this card. Loading and waiting for others are left out.",
+        "arithmetic that such a prompt is on this card. Loading and waiting for others are left out. Layers in host "
+        "memory are copied to the card for each batch of 32 tokens and more (llama.cpp b10760 "
+        "ggml/src/ggml-cuda/ggml-cuda.cu:5540,5711), so there the PCIe link counts, with its share.",
         first_token,
         after=("speed.slow",),
     ),

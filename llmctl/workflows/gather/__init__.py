@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llmctl.core.checks.facts.engine import EngineFacts
     from llmctl.core.checks.facts.gpu import GpuFacts
     from llmctl.core.checks.facts.host import HostFacts
+    from llmctl.core.checks.facts.log import LogFacts
     from llmctl.core.checks.facts.models import ModelsFacts
     from llmctl.core.checks.facts.profile import ProfileFacts
     from llmctl.core.checks.facts.server import ServerFacts
@@ -90,6 +91,11 @@ class Given:
         wait([self._found[name]] if name in self._found else [], deadline(name))
 
     @property
+    def deep(self) -> bool:
+        """Whether --deep looks at everything."""
+        return "deep" in self._found
+
+    @property
     def of_shell(self) -> ShellFacts:
         from llmctl.core.checks.facts.shell import ShellFacts
 
@@ -124,6 +130,12 @@ class Given:
         from llmctl.core.checks.facts.gpu import GpuFacts
 
         return self.area("gpu", GpuFacts)
+
+    @property
+    def of_log(self) -> LogFacts:
+        from llmctl.core.checks.facts.log import LogFacts
+
+        return self.area("log", LogFacts)
 
     @property
     def of_host(self) -> HostFacts:

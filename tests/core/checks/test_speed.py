@@ -12,18 +12,16 @@ from llmctl.core.checks import speed
 from llmctl.core.checks.examine import Outcome, examine
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.deep import DeepFacts
-from llmctl.core.checks.facts.gpu import Card, GpuFacts, GpuProcess
+from llmctl.core.checks.facts.gpu import Card, GpuFacts
 from llmctl.core.checks.facts.log import LogFacts
 from llmctl.core.checks.facts.server import ServerFacts
 from llmctl.core.checks.facts.speed import ModelSpeed, SpeedFacts
-from llmctl.core.checks.speed import is_level
+from llmctl.core.checks.speed_shares import is_level
 from tests.doctor.proving import parses
 
 GIB = 1 << 30
 SERVER = ServerFacts("http://127.0.0.1:11434", "default", "answers", owner="llmctl", pid=7)
-MODEL = ModelSpeed(
-    "m", "gpu", 8192, 5, 40.0, expected_least=30.0, expected_most=50.0, basis="roofline", cache_share=0.2
-)
+MODEL = ModelSpeed("m", "gpu", 8192, 5, 40.0, expected_least=30.0, expected_most=50.0, basis="roofline")
 
 
 def facts(*models: ModelSpeed, **areas: Any) -> Facts:
@@ -65,40 +63,17 @@ def test_what_is_slow(place: str, seen: float | None, least: float | None, state
 
 def test_without_an_answer_the_probe_counts() -> None:
     model = replace(MODEL, answers=0, tokens_per_second=None)
-    (finding,) = of_slow(model, deep=DeepFacts(tokens_per_second=2.0)).findings
+    probe = DeepFacts(tokens_per_second=2.0, asked="m")
+    (finding,) = of_slow(model, deep=probe).findings
     assert finding.observed.startswith("2.0 tokens/s (one probe)")
+    # What it says of one model says nothing of another.
+    assert of_slow(replace(model, name="other"), deep=probe).state == "unknown"
 
 
-def test_each_cause_with_its_share_and_no_share_is_invented() -> None:
-    card = Card(
-        0,
-        "RTX",
-        24 * GIB,
-        GIB,
-        throttled=("hw_thermal",),
-        clock=1050,
-        clock_most=2100,
-        pcie_width=4,
-        pcie_width_most=16,
-        processes=(GpuProcess(9, "python3", "ann", GIB, "compute"),),
-    )
-    model = replace(MODEL, place="partial", tokens_per_second=0.1, host_share=0.85)
-    log = LogFacts("server.log", 1, True, debug=True)
-    (finding,) = of_slow(model, gpu=GpuFacts("fine", cards=(card,)), log=log).findings
-    assert finding.evidence == (
-        "offloaded layers: 85 % of a token's time goes to host memory",
-        "a context that is full takes 20 % of a token's time; how full it was is not known",
-        "GPU 0: the card lowers its clocks for heat: 1050 of 2100 MHz, 50 % less",
-        "GPU 0: PCIe x4 of x16, which counts for what lies in host memory and between cards; its share is not known",
-        "GPU 0: python3 compute there too; their share is not known",
-        "debug logging is on; its share is not known",
-    )
-    # In a container our own runner goes by another number.
-    unknown = GpuFacts("fine", cards=(card,), pids_known=False)
-    (finding,) = of_slow(model, gpu=unknown).findings
-    assert not any("compute there too" in line for line in finding.evidence)
-    (finding,) = of_slow(replace(model, cache_share=None, place="gpu")).findings
-    assert finding.evidence == ("none of the causes that doctor knows was seen",)
+def test_what_is_not_known_has_its_reason() -> None:
+    model = replace(MODEL, expected_least=None, unknown="RPC0 is no card of NVIDIA's", first_tokens=((1024, 9.0),))
+    found = outcomes(facts(model))
+    assert found["speed.slow"].why == found["speed.first-token"].why == "RPC0 is no card of NVIDIA's"
 
 
 @pytest.mark.parametrize(

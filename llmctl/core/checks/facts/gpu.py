@@ -10,18 +10,24 @@ State = Literal["fine", "lost", "mismatch", "absent", "unknown"]
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """Who holds memory of a card. `kind`: compute, graphics, or both. `user` None: it cannot be seen here."""
+    """Who holds memory of a card. `kind`: compute, graphics, or both. `user` None: it cannot be seen here.
+
+    `busy_percent`: how much of the last seconds it kept the card's multiprocessors busy, at most; None where NVML does
+    not tell that of processes.
+    """
 
     pid: int
     name: str
     user: str | None
     held_bytes: int | None
     kind: str
+    busy_percent: int | None = None
 
 
 @dataclass(frozen=True)
 class Card:
-    """One card. None is what NVML does not tell. Temperatures are degrees Celsius, power is watts, clocks are MHz.
+    """One card. None is what NVML does not tell. Temperatures are degrees Celsius, power is watts, clocks are MHz
+    (`clock` of the multiprocessors).
 
     `throttled`: NVML's reasons that hold now, by their names (sw_thermal, hw_thermal, hw_power_brake, sw_power,
     hw_slowdown). `pcie_…` are now, `pcie_…_most` what card and slot can. `temperature_limit` is where the card slows
@@ -42,6 +48,8 @@ class Card:
     power_default_watts: float | None = None
     clock: int | None = None
     clock_most: int | None = None
+    memory_clock: int | None = None
+    memory_clock_most: int | None = None
     throttled: tuple[str, ...] = ()
     pcie_generation: int | None = None
     pcie_generation_most: int | None = None

@@ -25,12 +25,14 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Load:
-    """One start of a runner for a model. `context` is of all slots together; `at_seconds` of the wall clock."""
+    """One start of a runner for a model. `context` is of all slots together; `at_seconds` of the wall clock.
+    `devices` are those that the runner said it uses, each with the name of its card."""
 
     weights_digest: str
     context: int | None
     slots: int | None
     at_seconds: float | None = None
+    devices: tuple[tuple[str, str], ...] = ()
 
     @property
     def per_slot(self) -> int | None:
