@@ -21,7 +21,7 @@ from llmctl.workflows import fit
 if TYPE_CHECKING:
     from llmctl.core.checks.facts.gpu import Card as Seen
     from llmctl.core.checks.facts.models import ResidentFacts
-    from llmctl.core.memory.decide import Decision
+    from llmctl.core.memory.decide import Decision, Everything
     from llmctl.core.profile import ModelSpec, Profile
     from llmctl.workflows.gather import Given
 
@@ -138,10 +138,7 @@ def judged(
     if machine.cards and decision.verdict in {"partial", "no"}:
         result = fit.judge(source, asked, machine, typed(source, profile))
         ways = tuple(Way(way.words, way.command) for way in result.ways_out)
-    used = whole.used_bytes
-    cards = whole.cards
-    if used is not None:
-        used += sum(card.runtime_bytes + asked.margin_bytes for card in cards)
+    cards, projector = whole.cards, model.projector_bytes(whole.settings.backend)
     free = sum(card.free_bytes for card in cards) if cards else machine.host.room_bytes
     totals = [card.total_bytes for card in cards if card.total_bytes is not None]
     found = ModelFit(
@@ -149,7 +146,7 @@ def judged(
         decision.verdict,
         bool(cards),
         decision.settings.context,
-        used,
+        needed(whole, asked.margin_bytes + projector),
         free,
         sum(totals) if cards else machine.host.total_bytes,
         decision.offload.on_gpu if decision.offload else None,
@@ -157,12 +154,20 @@ def judged(
         ways,
         decision.needs.refused or "",
     )
-    return found, left(machine, decision)
+    return found, left(machine, decision, projector)
 
 
-def left(machine: fit.Machine, decision: Decision) -> fit.Machine:
-    """The machine with the model on it."""
+def needed(whole: Everything, kept_bytes: int) -> int | None:
+    """All of it, with what must stay free on each card: the margin, and the room for a projector."""
+    used = whole.used_bytes
+    return None if used is None else used + sum(card.runtime_bytes + kept_bytes for card in whole.cards)
+
+
+def left(machine: fit.Machine, decision: Decision, projector_bytes: int) -> fit.Machine:
+    """The machine with the model on it, its projector on the first card."""
     taken = {card.name: decision.needs.total(number) or 0 for number, card in enumerate(decision.cards, 1)}
+    if decision.cards:
+        taken[decision.cards[0].name] += projector_bytes
     cards = tuple(
         replace(card, free_bytes=max(0, card.free_bytes - taken[card.name] - card.runtime_bytes))
         if card.name in taken
