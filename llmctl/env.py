@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from llmctl.client import Client
     from llmctl.core.profile import Profile
+    from llmctl.core.server_state import ServerState
     from llmctl.engines import Engines
     from llmctl.library import Library
     from llmctl.residency import Residency
-    from llmctl.server import Server, ServerState
+    from llmctl.server import Server
     from llmctl.system.nvml import GpuInventory
     from llmctl.system.paths import Paths
     from llmctl.workflows.up import Services

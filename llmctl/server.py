@@ -9,85 +9,30 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from llmctl.client import Client
 from llmctl.core import serving, unit
 from llmctl.core.address import Address, choose_address, parse_host
-from llmctl.core.placement import Buffer, Require
-from llmctl.core.prediction import Predicted
+from llmctl.core.server_state import Owner, ServerState, state_of
 from llmctl.errors import EngineError, NotFound, PortInUse, ServerNotRunning, ServerUnreachable
 from llmctl.system import files, process, systemd
+from llmctl.system.log_file import rotate, tail
 from llmctl.system.paths import SYSTEM
 
 if TYPE_CHECKING:
     from llmctl.core.profile import Profile
     from llmctl.system.paths import Paths
 
-Owner = Literal["llmctl", "systemd", "foreign"]
-
 # GPU discovery may take 30 s for each library folder before the API answers (facts read in discover/runner.go).
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
 FIRST_ANSWER_SECONDS = 10.0
 POLL_SECONDS = 0.02
-LOG_LIMIT_BYTES = 10 << 20
-LOGS_KEPT = 5
 LOG_TAIL_BYTES = 4 << 20
 JOURNAL_LINES = 5000
 # What a line of the engine has on average.
 LINE_BYTES = 128
-
-
-@dataclass(frozen=True)
-class ActiveModel:
-    """A model that `up` made true: the name as asked, the alias it is served as, and the proof of its load.
-
-    `served` is the name that the weights have of their own, another one where the starter stands in.
-    `served_digest` is the alias's manifest; it differs from the pinned one where the alias carries a context.
-    `buffers` are the runner's lines, which hold as long as `runner_pid` lives; `predicted` is what `fit` said.
-    `source` is what the pin was made of.
-    """
-
-    name: str
-    served: str
-    alias: str
-    manifest_digest: str
-    served_digest: str
-    weights_digest: str
-    quantization: str
-    context: int
-    size_bytes: int | None
-    verdict: str
-    place: str
-    reasons: tuple[str, ...] = ()
-    runner_pid: int | None = None
-    buffers: tuple[Buffer, ...] | None = None
-    predicted: Predicted | None = None
-    source: str | None = None
-
-
-@dataclass(frozen=True)
-class ServerState:
-    """What the last `up` left behind. `profile` is a shipped name or a path; after `down` only it still counts."""
-
-    profile: str
-    base_url: str
-    owner: Owner
-    engine_version: str
-    store: str | None
-    require: Require
-    context: int
-    parallel: int
-    kv_cache: str
-    models: tuple[ActiveModel, ...] = ()
-    stopped: bool = False
-
-    def model(self, name: str | None) -> ActiveModel | None:
-        """The model asked for by its name or alias; the first one when no name is given."""
-        if name is None:
-            return self.models[0] if self.models else None
-        return next((model for model in self.models if name in {model.name, model.alias}), None)
 
 
 @dataclass(frozen=True)
@@ -132,9 +77,7 @@ class Server:
     def _recorded(self) -> ServerState | None:
         """The recorded state; None when there is none or it cannot be read as one."""
         try:
-            data = json.loads(self.paths.state_file.read_bytes())
-            models = tuple(active_model(model) for model in data.pop("models"))
-            return ServerState(**data, models=models)
+            return state_of(json.loads(self.paths.state_file.read_bytes()))
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -274,13 +217,6 @@ class Server:
         return tail(self.paths.server_log, limit_bytes)
 
 
-def active_model(entry: dict[str, Any]) -> ActiveModel:
-    buffers = entry["buffers"]
-    lines = None if buffers is None else tuple(Buffer(**line) for line in buffers)
-    predicted = None if entry.get("predicted") is None else Predicted(**entry["predicted"])
-    return ActiveModel(**{**entry, "reasons": tuple(entry["reasons"]), "buffers": lines, "predicted": predicted})
-
-
 def answering(client: Client) -> str | None:
     """The version that a server says, or None when none listens or it is not ready yet."""
     try:
@@ -326,28 +262,3 @@ def store_of(server: process.Process) -> str | None:
 def port_of(server: process.Process) -> int | None:
     port = server.environ.get("OLLAMA_HOST", "").rpartition(":")[2]
     return int(port) if port.isdigit() else None
-
-
-def rotate(log: Path) -> None:
-    """Move a log that has grown aside, keeping the last few."""
-    try:
-        if log.stat().st_size < LOG_LIMIT_BYTES:
-            return
-    except FileNotFoundError:
-        return
-    for number in range(LOGS_KEPT - 1, 0, -1):
-        older = log.with_name(f"{log.name}.{number}")
-        if older.exists():
-            older.replace(log.with_name(f"{log.name}.{number + 1}"))
-    log.replace(log.with_name(f"{log.name}.1"))
-
-
-def tail(path: Path, limit_bytes: int) -> str:
-    """The last bytes of a file as text; empty when there is none."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - limit_bytes))
-            return file.read().decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""

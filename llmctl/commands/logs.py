@@ -61,7 +61,7 @@ def logs(
     EXAMPLE
       llmctl logs -n 20
     """
-    from llmctl.server import tail
+    from llmctl.system.log_file import tail
 
     env: Env = ctx.obj
     out = Output(env, json)

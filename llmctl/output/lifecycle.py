@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from llmctl.output.text import UNKNOWN, duration, pairs, size
 
 if TYPE_CHECKING:
+    from llmctl.core.server_state import ActiveModel
     from llmctl.core.serving import Lack
     from llmctl.core.surroundings import Difference
-    from llmctl.server import ActiveModel
     from llmctl.workflows.down import DownResult
     from llmctl.workflows.service import ServiceStatus
     from llmctl.workflows.status import ModelStatus, Status

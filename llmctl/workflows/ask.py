@@ -14,7 +14,7 @@ from llmctl.errors import LlmctlError, NotFound, ServerUnreachable, StreamEnded,
 
 if TYPE_CHECKING:
     from llmctl.client import Chunk, Client
-    from llmctl.server import ActiveModel
+    from llmctl.core.server_state import ActiveModel
 
 PIECE_BYTES = 1 << 16
 # A shorter answer says more about its start than about its speed.

@@ -12,7 +12,8 @@ from llmctl.system import files, pauses
 
 if TYPE_CHECKING:
     from llmctl.client import Client
-    from llmctl.server import Server, ServerState
+    from llmctl.core.server_state import ServerState
+    from llmctl.server import Server
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from llmctl.core.memory.fit import Fit
     from llmctl.core.prediction import Predicted
     from llmctl.core.profile import ModelSpec, Profile
-    from llmctl.server import ActiveModel, Running, Server
+    from llmctl.core.server_state import ActiveModel
+    from llmctl.server import Running, Server
     from llmctl.system.devices import Device
 
 # Names of the engine's devices begin with their back end: CUDA0, ROCm0, Vulkan0, RPC0.

@@ -20,7 +20,7 @@ from llmctl.workflows.up import Services, Up
 
 if TYPE_CHECKING:
     from llmctl.core.profile import Profile
-    from llmctl.server import ServerState
+    from llmctl.core.server_state import ServerState
 
 # A guard looks every few seconds and then loads; after this the model is loaded without it.
 GUARD_SECONDS = 60.0

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmctl.core.guard.facts import Errand, Loaded, Look, Owner, Pause, ServerAnswer, ours
+from llmctl.core.guard.facts import Errand, Loaded, Look, Pause, ServerAnswer, ours
 from llmctl.core.placement import Witnesses
+from llmctl.core.server_state import Owner
 from llmctl.errors import LlmctlError, PortInUse, ServerNotRunning, ServerUnreachable
 from llmctl.system import clocks, gpu_health, process, vitals
 from llmctl.system.systemd import Manager

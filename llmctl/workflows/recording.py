@@ -14,7 +14,8 @@ from llmctl.workflows.up import active
 if TYPE_CHECKING:
     from llmctl.core.guard.facts import Look
     from llmctl.core.placement import Proof
-    from llmctl.server import ActiveModel, Running
+    from llmctl.core.server_state import ActiveModel
+    from llmctl.server import Running
     from llmctl.workflows.up import Up
     from llmctl.workflows.watched import Watched
 

@@ -19,7 +19,8 @@ from llmctl.workflows import pause
 if TYPE_CHECKING:
     from llmctl.client import Client, LoadedModel
     from llmctl.core.placement import Require
-    from llmctl.server import ActiveModel, Server, ServerState
+    from llmctl.core.server_state import ActiveModel, ServerState
+    from llmctl.server import Server
     from llmctl.workflows.service import ServiceStatus
 
 

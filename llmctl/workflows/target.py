@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llmctl.errors import ServerNotRunning
 
 if TYPE_CHECKING:
-    from llmctl.server import ServerState
+    from llmctl.core.server_state import ServerState
 
 
 @dataclass(frozen=True)

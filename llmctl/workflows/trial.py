@@ -18,8 +18,8 @@ from llmctl.core.upgrade import Answer, compare, middle, slower
 from llmctl.errors import EngineError, LlmctlError, ServerUnreachable
 from llmctl.residency import Host, Wanted
 from llmctl.server import START_SECONDS, answering
-from llmctl.server import tail as last_lines
 from llmctl.system import child, files, process
+from llmctl.system.log_file import tail as last_lines
 from llmctl.workflows import unproved
 from llmctl.workflows.status import digests_of
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from llmctl.core.engine import Engine
     from llmctl.core.placement import Require
     from llmctl.core.profile import Profile
+    from llmctl.core.server_state import ActiveModel
     from llmctl.core.token import Token
-    from llmctl.server import ActiveModel, Running, Server
+    from llmctl.server import Running, Server
     from llmctl.workflows.up import Services
 
 LOG = "trial.log"

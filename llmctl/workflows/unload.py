@@ -14,7 +14,8 @@ from llmctl.workflows.status import digests_of
 
 if TYPE_CHECKING:
     from llmctl.client import Client, LoadedModel
-    from llmctl.server import Server, ServerState
+    from llmctl.core.server_state import ServerState
+    from llmctl.server import Server
 
 # An answer that is being written is waited for; a runner that has not ended by then is stuck.
 RUNNER_SECONDS = 600.0

@@ -12,9 +12,10 @@ from llmctl.core.engine import DEFAULT_VERSION, MINIMUM_VERSION, is_new_enough
 from llmctl.core.pin import EnginePin
 from llmctl.core.placement import Buffer, Proof, parse_buffers
 from llmctl.core.progress import Consent, Progress, Step, StepState
+from llmctl.core.server_state import ActiveModel, ServerState
 from llmctl.errors import EngineMissing, Refused
 from llmctl.residency import Host, Resident, Wanted
-from llmctl.server import ActiveModel, Running, ServerState
+from llmctl.server import Running
 from llmctl.system import devices, files, pauses, process, systemd
 from llmctl.workflows import gate, pause, unproved
 from llmctl.workflows import store as stores

@@ -28,7 +28,8 @@ from llmctl.workflows.up import Services, Up, UpResult
 if TYPE_CHECKING:
     from llmctl.core.engine import Engine
     from llmctl.core.profile import Profile
-    from llmctl.server import Running, ServerState
+    from llmctl.core.server_state import ServerState
+    from llmctl.server import Running
 
 Outcome = Literal["changed", "already", "kept", "planned"]
 

@@ -15,8 +15,9 @@ from typing import IO, Any
 import pytest
 
 from llmctl.cli import main
+from llmctl.core.server_state import ActiveModel, ServerState
 from llmctl.env import Env
-from llmctl.server import ActiveModel, Server, ServerState
+from llmctl.server import Server
 from llmctl.system.paths import from_environment
 from tests.fake_ollama import FakeModel, FakeOllama, running
 from tests.parts.ollama import STARTER, OllamaServer

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from llmctl.core.placement import Buffer
 from llmctl.core.prediction import Predicted
-from llmctl.server import ActiveModel
+from llmctl.core.server_state import ActiveModel
 from llmctl.workflows import gate
 buffers = (Buffer("CUDA0", "model", 1000 << 20), Buffer("CUDA0", "KV", 24 << 20), Buffer("CPU", "model", 77 << 20))
 line, weights = sys.argv[4:] if len(sys.argv) > 4 else ("", "0")

@@ -17,10 +17,11 @@ from llmctl.cli import main
 from llmctl.core.manifest import parse_manifest
 from llmctl.core.model import ModelRef
 from llmctl.core.pin import Lock
+from llmctl.core.server_state import ActiveModel, ServerState
 from llmctl.env import Env
 from llmctl.library import lock_file, usage
 from llmctl.library import prune as pruning
-from llmctl.server import ActiveModel, Server, ServerState
+from llmctl.server import Server
 from llmctl.system.paths import from_environment
 from llmctl.system.store import Store
 from tests.conftest import StartOllama

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmctl.core.placement import Proof, Require, Witnesses
+from llmctl.core.server_state import Owner
 
 Reason = Literal[
     "resident",
@@ -28,7 +29,6 @@ Reason = Literal[
     "degraded",
 ]
 Action = Literal["load", "end_runner", "restart_engine", "reset_uvm", "probe"]
-Owner = Literal["llmctl", "systemd", "foreign"]
 ServerAnswer = Literal["answers", "silent", "absent", "stranger"]
 Health = Literal["ok", "loading", "silent", "unasked"]
 AliasState = Literal["there", "gone", "other"]

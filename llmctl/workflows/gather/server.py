@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from llmctl.core import serving
 from llmctl.core.address import Address, choose_address, parse_host
 from llmctl.core.checks.facts import NotGathered
-from llmctl.core.checks.facts.server import Answer, Listener, Owner, Program, Runner, ServerFacts, ServerProcess
+from llmctl.core.checks.facts.server import Answer, Listener, Program, Runner, ServerFacts, ServerProcess
+from llmctl.core.server_state import Owner
 from llmctl.errors import LlmctlError, ServerNotRunning, ServerUnreachable
 from llmctl.server import port_of, store_of
 from llmctl.system import pauses, process, systemd

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llmctl.core.server_state import Owner
 from llmctl.core.serving import Lack
 from llmctl.core.unit import Scope
 
 Answer = Literal["answers", "silent", "absent", "stranger"]
-Owner = Literal["llmctl", "systemd", "foreign"]
 STOPPED = frozenset({"T", "t"})
 
 
