@@ -123,7 +123,6 @@ def test_slow_answers_on_a_card_and_why(with_driver: tuple[Patient, NvmlStandin]
     assert link.startswith("GPU 0, PCIe 4 x8 of PCIe 4 x16: less than 0.1 %")
     assert weights.startswith("reading the weights on the GPU: ")
     assert re.fullmatch(r"at least \d+ % of a token's time is not explained by these shares", rest)
-    print(finding)
     assert finding["remedy"]["commands"][0] == "nvidia-smi --query --display=PERFORMANCE"
 
     # While it is idle its clocks say nothing, and NVML may not tell how much each process works.
@@ -144,6 +143,39 @@ def test_slow_answers_on_a_card_and_why(with_driver: tuple[Patient, NvmlStandin]
     slow["first_token"][place] = [[1000, 0.4]] * 3
     remember(patient, slow)
     assert speed(patient) == []
+
+
+@pytest.mark.real("rpc", "nvml")
+@provokes("speed.slow", "speed.first-token", injected="the stand-in GPU is called a CUDA device in the state")
+def test_layers_in_host_memory_behind_a_narrow_link(with_driver: tuple[Patient, NvmlStandin], rpc_gpu: RpcGpu) -> None:
+    patient, standin = with_driver
+    patient.cli.environ |= rpc_gpu.environ | {"LLAMA_ARG_N_GPU_LAYERS": "5"}
+    patient.up()
+    path = patient.state / "state.json"
+    text = path.read_text()
+    called_cuda(patient, path, text)
+    place = f"{json.loads(text)['models'][0]['weights_digest']}|partial"
+    slow = {"schema": 1, "runtime": {}, "speed": {place: [9.0] * 5}, "first_token": {place: [[1000, 5.0]] * 3}}
+    remember(patient, slow)
+    standin.set(ScriptedGpu(utilization=(80, 40), pcie=(4, 4, 4, 16)))
+    evidence = patient.finding("speed.slow")["evidence"]
+    # The starter's weights are 222 MiB as they lie in host memory, of which the embedding table is read by the row.
+    (layers,) = (line for line in evidence if line.startswith("offloaded layers"))
+    assert re.match(
+        r"offloaded layers: \d.* % of a token's time \(\d+ MiB a token are read from host memory\)$", layers
+    )
+    (link,) = (line for line in evidence if "PCIe 4 x4 of PCIe 4 x16" in line)
+    assert "0.1 MB cross it for a token, or less" in link
+    (context,) = (line for line in evidence if line.startswith("the context"))
+    assert context.startswith("the context: its share is not known: how full it was was not noted; a full one takes")
+
+    slow["speed"][place] = [900.0] * 5
+    remember(patient, slow)
+    evidence = patient.finding("speed.first-token")["evidence"]
+    (layers,) = (line for line in evidence if line.startswith("offloaded layers"))
+    assert "are copied to the card, once for each 512 tokens" in layers
+    (link,) = (line for line in evidence if "PCIe 4 x4 of PCIe 4 x16" in line)
+    assert "what these copies take longer" in link
 
 
 def called_cuda(patient: Patient, path: Path, text: str) -> None:

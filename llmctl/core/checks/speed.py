@@ -119,7 +119,7 @@ def late(model: ModelSpeed, facts: Facts) -> Finding | None:
     again = f"seq 1 500 | llmctl ask -m {shlex.quote(model.name)} --stats 'Which number is the last one?'"
     return Finding(
         f"{seconds:.1f} s until the first token of {tokens:,} tokens of prompt (the middle of {len(ordered)} answers)",
-        f"{expected:.1f} s at most ({model.basis})",
+        f"{expected:.2f} s at most ({model.basis})",
         Remedy(MEND, (*first_commands(causes, facts), again)),
         told(causes, FIRST),
         model.name,

@@ -10,6 +10,7 @@ from llmctl.core.memory.token_time import Span
 TOKEN, FIRST = "of a token's time", "of the time until the first token"
 # A smaller share is not worth a command.
 MATTERS = 0.05
+NEXT_TO_NOTHING = 0.001
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ def words(share: Span) -> str:
     least, most = percent(share.least), percent(share.most)
     if least == most or most.startswith("less"):
         return most
-    return f"at most {most}" if share.least <= 0 else f"{least.removesuffix(' %')} to {most}"
+    return f"at most {most}" if share.least < NEXT_TO_NOTHING else f"{least.removesuffix(' %')} to {most}"
 
 
 def percent(share: float) -> str:
     """Of less than a hundredth one digit more; of next to nothing that it is that."""
-    if 0 < share < 0.001:
+    if 0 < share < NEXT_TO_NOTHING:
         return "less than 0.1 %"
     return f"{100 * share:.1f} %" if 0 < share < 0.01 else f"{100 * share:.0f} %"

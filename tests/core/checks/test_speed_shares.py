@@ -128,6 +128,12 @@ def test_clocks_beside_their_maximum(changes: dict[str, int | None], least: floa
     assert found.commands == ("nvidia-smi --query --display=PERFORMANCE",)
 
 
+def test_of_a_token_that_waits_for_host_memory_a_clock_shortens_the_rest() -> None:
+    found = speed_shares.of_token(PARTIAL, facts(replace(HOT, clock=1050)), 10.0, probed=False)
+    (clocks,) = (cause for cause in found if "heat" in cause.words)
+    assert near(clocks.share, 0.0, 0.25)
+
+
 def test_clocks_that_say_nothing() -> None:
     idle = replace(HOT, utilization_percent=0, clock=210, memory_clock=405)
     assert "idle" in causes(MODEL, facts(idle))["GPU 0"].detail
@@ -145,6 +151,8 @@ def test_clocks_that_say_nothing() -> None:
 def test_a_card_that_the_model_does_not_use_is_no_cause() -> None:
     other = replace(HOT, index=1, name="GTX", processes=(), memory_clock=4750)
     assert set(causes(MODEL, facts(CARD, other))) == {"reading the weights on the GPU"}
+    twin = replace(other, name=CARD.name)
+    assert set(causes(MODEL, facts(CARD, twin))) == {"reading the weights on the GPU"}
     # Where NVML lists no process, the name still tells.
     bare = replace(CARD, processes=())
     assert set(causes(MODEL, facts(bare, other))) == {"reading the weights on the GPU"}
@@ -170,8 +178,8 @@ def test_debug_logging_is_bounded_by_what_the_server_computes() -> None:
     found = causes(MODEL, facts(log=log, deep=measured))["debug logging"]
     assert near(found.share, 0.0, 0.03)
     assert found.commands[0] == "sudo systemctl edit ollama.service"
-    unseen = replace(measured, server_share=None)
-    assert causes(MODEL, facts(log=log, deep=unseen))["debug logging"].share is None
+    for other in (replace(measured, server_share=None), replace(measured, asked="another")):
+        assert causes(MODEL, facts(log=log, deep=other))["debug logging"].share is None
 
 
 def test_the_first_token_waits_for_the_copies_and_the_link() -> None:
@@ -238,7 +246,13 @@ def test_the_largest_first_and_what_is_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(Span(0.0, 0.0), "0 %"), (Span(0.0, 0.4), "at most 40 %"), (Span(0.004, 0.1), "0.4 to 10 %")]
+    ("share", "said"),
+    [
+        (Span(0.0, 0.0), "0 %"),
+        (Span(0.0, 0.4), "at most 40 %"),
+        (Span(0.004, 0.1), "0.4 to 10 %"),
+        (Span(0.0004, 0.004), "at most 0.4 %"),
+    ],
 )
 def test_a_share_in_words(share: Span, said: str) -> None:
     assert words(share) == said
