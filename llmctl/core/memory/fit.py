@@ -264,8 +264,8 @@ def notes(model: Model, asked: Asked, decision: Decision, version: str | None) -
         found.append(f"tensors of {', '.join(unknown)}: their size is not known")
     if projector := model.projector_bytes(settings.backend):
         found.append(
-            f"{projector >> 20} MiB for pictures are kept free beside the margin; what they are computed in takes more, "
-            "and how much only the load shows"
+            f"{projector >> 20} MiB for pictures are kept free beside the margin; what they are computed in takes more "
+            "memory, and only the load shows how much"
         )
     free, needed = asked.host.free_bytes, decision.needs.known(HOST)
     if decision.cards and free is not None and needed > free:
