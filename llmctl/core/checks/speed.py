@@ -7,6 +7,7 @@ import shlex
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.speed import ModelSpeed
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
+from llmctl.core.checks.logged import unsaid_at_start
 from llmctl.core.checks.speed_cause import FIRST, TOKEN, told
 from llmctl.core.checks.speed_shares import DEBUG, debugging, deep_of, first_commands, of_first_token, of_token
 from llmctl.core.checks.wanted import anew_without
@@ -127,9 +128,10 @@ def late(model: ModelSpeed, facts: Facts) -> Finding | None:
 
 
 def debug_logging(facts: Facts) -> Judgement:
-    if not debugging(facts):
-        return None
     server = facts.server
+    if not debugging(facts):
+        seen = server.process is not None and server.process.environ
+        return unsaid_at_start(facts.log) if server.answers and not seen else None
     value = server.process.environ.get(DEBUG) if server.process else None
     return Finding(
         f"{DEBUG}={value} in the server's environment" if value else "the server's log has lines of level DEBUG",
