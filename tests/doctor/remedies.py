@@ -38,7 +38,8 @@ HELP = {
 # learn.microsoft.com/windows/wsl/basic-commands.
 ELSEWHERE: dict[str, set[str]] = {
     "nvidia-smi": {
-        *("--query", "--display", "--id", "--gpu-reset", "--persistence-mode", "--power-limit", "--multi-instance-gpu"),
+        *("--query", "--display", "--query-gpu", "--format", "--id", "--gpu-reset", "--persistence-mode"),
+        *("--power-limit", "--multi-instance-gpu"),
     },
     "nvidia-modprobe": {"-u", "-c"},
     "nvidia-ctk": {"--runtime"},

@@ -79,7 +79,7 @@ def slower_than_before(facts: Facts) -> Judgement:
 
 def slower(model: ModelSpeed, facts: Facts) -> Finding | None:
     now, best = model.tokens_per_second, model.best_tokens_per_second
-    if model.answers < FEW or now is None or best is None or now >= best * FEWER:
+    if model.answers < FEW or now is None or best is None or without_context(model, now) >= best * FEWER:
         return None
     causes = of_token(model, facts, now, probed=False)
     return Finding(
@@ -93,6 +93,16 @@ def slower(model: ModelSpeed, facts: Facts) -> Finding | None:
         told(causes, TOKEN),
         model.name,
     )
+
+
+def without_context(model: ModelSpeed, now: float) -> float:
+    """How fast it would be with an empty context, at least: that longer ones are slower is no fault."""
+    if model.used_tokens is None:
+        return now
+    if model.time is not None:
+        weights = model.time.gpu.least + model.time.host.least
+        return max(now, 1 / max(1 / now - model.time.cache.least, weights))
+    return now / (1 - (model.cache_share or 0.0))
 
 
 def first_token(facts: Facts) -> Judgement:
@@ -161,7 +171,8 @@ CHECKS = (
         "Answers are slower than they were",
         "warning",
         "The middle of the last five answers beside the best such middle that the same weights in the same place "
-        "showed on this machine. llmctl keeps these numbers in learnt.json, and no word of a prompt.",
+        "showed on this machine. What the context takes by its bytes is left out: longer ones are slower. llmctl keeps "
+        "these numbers in learnt.json, and no word of a prompt.",
         slower_than_before,
         after=("speed.slow",),
     ),

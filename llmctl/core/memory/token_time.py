@@ -28,7 +28,7 @@ COPYING_BATCH = 32
 LANE_GB_PER_SECOND = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
 # As the 12 GB/s that are usual on 16 lanes of the third generation.
 LINK_SHARE_OF_PEAK = (0.76, 1.0)
-# Between devices go 32-bit activations (ggml_backend_sched, one tensor of a token for each change).
+# Between devices go 32-bit numbers.
 ACTIVATION_BYTES = 4
 
 
@@ -94,10 +94,11 @@ def attended(shape: Shape, settings: Settings, tokens: int) -> float:
     return read / (whole + window)
 
 
-def crossing_bytes(shape: Shape) -> int:
-    """What goes between host and cards for one token, at most: a token's activations into every layer and out of it,
-    where layers lie on both sides."""
-    return 2 * shape.layers * shape.embedding_length * ACTIVATION_BYTES
+def crossing_bytes(shape: Shape, context: int) -> int:
+    """What goes between host and cards for one token, at most: its activations into every layer and out of it, where
+    layers lie on both sides, the masks of both kinds of attention (32-bit, or 16-bit with flash attention), and what
+    each word of the vocabulary scored (llama.cpp b10760 src/llama-graph.cpp:974 and src/llama-context.cpp:1883)."""
+    return (2 * shape.layers * shape.embedding_length + 2 * context + shape.vocabulary) * ACTIVATION_BYTES
 
 
 def prompt_seconds(parameters: int, names: Sequence[str]) -> Span | None:

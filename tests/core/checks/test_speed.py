@@ -17,6 +17,7 @@ from llmctl.core.checks.facts.log import LogFacts
 from llmctl.core.checks.facts.server import ServerFacts
 from llmctl.core.checks.facts.speed import ModelSpeed, SpeedFacts
 from llmctl.core.checks.speed_shares import is_level
+from llmctl.core.memory.token_time import Span, TokenTime
 from tests.doctor.proving import parses
 
 GIB = 1 << 30
@@ -82,6 +83,22 @@ def test_what_is_not_known_has_its_reason() -> None:
 )
 def test_slower_than_before(answers: int, now: float, best: float | None, state: str) -> None:
     model = replace(MODEL, answers=answers, tokens_per_second=now, best_tokens_per_second=best)
+    assert outcomes(facts(model))["speed.slower-than-before"].state == state
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        # Of 25 ms a token the context takes 12 at least, so without it they would be 13.
+        ({"used_tokens": 8000, "time": TokenTime(Span(0.002, 0.003), Span(0, 0), Span(0.012, 0.02))}, "ok"),
+        ({"used_tokens": 8000, "time": TokenTime(Span(0.002, 0.003), Span(0, 0), Span(0.001, 0.02))}, "found"),
+        ({"used_tokens": None, "time": TokenTime(Span(0.002, 0.003), Span(0, 0), Span(0.012, 0.02))}, "found"),
+        ({"used_tokens": 8000, "place": "cpu", "cache_share": 0.5}, "ok"),
+        ({"used_tokens": 8000, "place": "cpu", "cache_share": 0.05}, "found"),
+    ],
+)
+def test_longer_contexts_are_slower_and_no_fault(changes: dict[str, Any], state: str) -> None:
+    model = replace(MODEL, tokens_per_second=40.0, best_tokens_per_second=100.0, **changes)
     assert outcomes(facts(model))["speed.slower-than-before"].state == state
 
 

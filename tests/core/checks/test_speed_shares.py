@@ -192,6 +192,7 @@ def test_the_first_token_waits_for_the_copies_and_the_link() -> None:
     assert near(found["the arithmetic of the prompt"].share, 0.02, 0.08)
     largest = speed_shares.first_commands(tuple(found.values()), facts(narrow))
     assert largest[0].startswith("nvidia-smi --query-gpu=index,pcie.link")
+    parses(largest[0])
     # An idle card lowers the generation of its link, and perhaps its width.
     idle = replace(narrow, utilization_percent=0, pcie_generation=1)
     found = {one.words: one for one in speed_shares.of_first_token(model, facts(idle), 1000, 10.0)}
