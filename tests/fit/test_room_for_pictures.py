@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from llmctl.core.memory import shape
 from llmctl.core.memory.decide import Card, Host
+from llmctl.core.memory.gguf import Tensor
+from llmctl.core.memory.needs import Model
 from llmctl.core.profile import GpuSpec, ModelSpec, Profile
 from llmctl.system import gguf_file
 from llmctl.workflows import fit
@@ -37,3 +40,23 @@ def test_what_doctor_says_a_model_for_pictures_needs(
 
     needed, left = looked_at(plain)
     assert looked_at(replace(plain, projector_bytes=PROJECTOR)) == (needed + PROJECTOR, left - PROJECTOR)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tensor", "beside", "expected"),
+    [
+        ("gemma3", "v.patch_embd.weight", 0, 256),
+        # Ollama loads no projector out of such a file, and of two only the one that has a file of its own.
+        ("llama", "v.patch_embd.weight", 0, 0),
+        ("gemma3", "a.conv.weight", 0, 0),
+        ("gemma3", "v.patch_embd.weight", 5 * MIB, 5 * MIB),
+        ("llama", "blk.0.w", 5 * MIB, 5 * MIB),
+    ],
+)
+def test_which_projector_is_loaded(
+    shapes: dict[str, Path], architecture: str, tensor: str, beside: int, expected: int
+) -> None:
+    """As ollama v0.34.0 llm/llama_server.go:877-895 decides; 64 values in F32."""
+    plain = shape.from_gguf(gguf_file.header(shapes["llama-3.2-1b"]))
+    seen = replace(plain, architecture=architecture, tensors=(*plain.tensors, Tensor(tensor, (64,), 0, 0)))
+    assert Model(seen, GIB, beside).projector_bytes("cuda") == expected

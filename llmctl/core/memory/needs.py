@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmctl.core.memory import ollama
 from llmctl.core.memory.cache import cache_known, kv_bytes, state_bytes
 from llmctl.core.memory.compute import Compute, compute_buffers
 from llmctl.core.memory.settings import Placement, Settings
@@ -55,8 +56,10 @@ class Model:
         return self._weights[backend]
 
     def projector_bytes(self, backend: str) -> int:
-        """What Ollama keeps free for pictures or sound, whether they stand in the same file or in another."""
-        return self._projector_bytes + self.weights(backend).projector_bytes
+        """What Ollama loads beside the model for pictures or sound: its own file, else what stands in the model's."""
+        if self._projector_bytes or not ollama.reads_projector_inside(self.shape):
+            return self._projector_bytes
+        return self.weights(backend).projector_bytes
 
     def compute(self, settings: Settings, placement: Placement) -> Compute:
         key = (settings, placement)

@@ -24,6 +24,17 @@ ONE_SLOT = frozenset(
         *("lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "nemotron_h_omni"),
     }
 )
+# Whose projector Ollama loads out of the model's own file, where it has vision tensors (llm/llama_server.go:877-895).
+PROJECTOR_INSIDE = frozenset(
+    {
+        *("gemma3", "gemma4", "qwen35", "qwen35moe", "qwen25vl", "qwen3vl", "qwen3vlmoe"),
+        *("mistral3", "deepseekocr", "glmocr", "llama4", "nemotron_h_omni"),
+    }
+)
+
+
+def reads_projector_inside(shape: Shape) -> bool:
+    return shape.architecture in PROJECTOR_INSIDE and any(tensor.name.startswith("v.") for tensor in shape.tensors)
 
 
 def is_embedding(shape: Shape) -> bool:
