@@ -15,7 +15,8 @@ TESTS = "tests/doctor"
 INTRODUCTION = """\
 # What doctor looks at
 
-This page is generated from the checks and from the tests in `tests/doctor`; `make docs` writes it.
+This page is generated from the checks and from the tests in `tests/doctor`; `make docs` writes it. What it says
+of a check, `llmctl doctor --list CHECK` shows in the terminal.
 
 `llmctl doctor` gathers every fact once and then looks at all of them. A check answers "in order", with a finding, or
 "unknown", which is never taken for either. Where a finding explains others, those are not looked at: they are named in

@@ -148,7 +148,7 @@ def parses_as_program(program: str, arguments: Sequence[str]) -> None:
         assert arguments[0] in VERBS[program], f"{program} has no {arguments[0]}"
     if program in {"systemctl", "loginctl"}:
         parses_as_manager(program, plain)
-    if program in {"chmod"}:
+    if program == "chmod":
         assert MODE.fullmatch(plain[0]), f"{plain[0]} is no mode"
         assert plain[1:], "chmod needs a file"
     if program == "getent" and shutil.which(program):
