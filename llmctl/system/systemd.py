@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -218,6 +219,15 @@ def blocks(text: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
     """systemctl's properties of several units by the name asked for; empty where there is not one block for each."""
     found = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in text.split("\n\n")]
     return dict(zip(names, found, strict=True)) if len(found) == len(names) else {}
+
+
+def variables(text: str) -> dict[str, str]:
+    """systemctl's list of `NAME=value` (the property Environment), quoted as a shell does."""
+    import shlex
+
+    with suppress(ValueError):
+        return dict(entry.partition("=")[::2] for entry in shlex.split(text))
+    return {}
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], limit_seconds: float) -> Finished:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from llmctl.core import serving, unit
 from llmctl.core.address import parse_host
 from llmctl.core.engine import Rule, objection
 from llmctl.core.progress import Consent, Progress
-from llmctl.core.unit_text import environment_of
 from llmctl.errors import LlmctlError, PortInUse, Refused, UsageError
 from llmctl.library import lock_file, store_copy
 from llmctl.system import files, installation, process, systemd
 from llmctl.system.paths import SYSTEM
 from llmctl.system.store import Store
 from llmctl.system.systemd import SYSTEM_UNITS, Manager
+from llmctl.workflows.foreign_unit import collision, foreign_environment, in_force
 from llmctl.workflows.install import (
     CREDENTIALS,
     OPT,
@@ -102,18 +101,13 @@ class Install:
         foreign = manager.show(unit.FOREIGN)
         if self.adopt and foreign.load != "loaded":
             yield UsageError(f"there is no {unit.FOREIGN} to adopt", "sudo llmctl install-service")
-        if not self.adopt and foreign.load == "loaded" and self.in_force(foreign):
+        if not self.adopt and foreign.load == "loaded" and in_force(foreign):
             yield collision()
         if not self.adopt:
             yield from self.port_problem()
         yield from self.source_problems()
         if problem := no_source():
             yield problem
-
-    def in_force(self, foreign: systemd.UnitState) -> bool:
-        """Whether it runs, or would at the next boot."""
-        wanted = any((SYSTEM_UNITS / f"{target}.wants" / unit.FOREIGN).is_symlink() for target in BOOT_TARGETS)
-        return wanted or foreign.active not in {"inactive", "failed"}
 
     def port_problem(self) -> Iterator[LlmctlError]:
         address = parse_host(system_address(self.profile), "server")
@@ -269,31 +263,6 @@ class Install:
         yield drop_in
         yield changing(manager, "daemon-reload", due=drop_in.change.due)
         yield changing(manager, "restart", unit.FOREIGN, due=drop_in.change.due)
-
-
-BOOT_TARGETS = ("default.target", "multi-user.target", "graphical.target")
-
-
-def collision() -> Refused:
-    return Refused(
-        f"{unit.FOREIGN} is there already: two servers would want the same port and each the memory of the GPU, "
-        "and their models would lie in two stores",
-        f"keep it and add what it lacks: sudo llmctl install-service --adopt; or give llmctl its place: "
-        f"sudo systemctl disable --now {unit.FOREIGN}, then the same command, with --import-models move for its models",
-        code="foreign_unit",
-    )
-
-
-def foreign_environment(manager: Manager) -> dict[str, str]:
-    """Ollama's own unit's, as its process has it, else as its files say; without what llmctl's drop-in adds."""
-    shown = systemd.run(manager.argv("show", "-p", "Environment", unit.FOREIGN), manager.environ, systemd.ASK_SECONDS)
-    line = shown.text.partition("Environment=")[2].partition("\n")[0]
-    found = dict(entry.partition("=")[::2] for entry in shlex.split(line))
-    pid = manager.show(unit.FOREIGN).pid
-    found = (process.read_environ(pid) if pid else {}) or found
-    drop_in = systemd.own_text(SYSTEM_UNITS / f"{unit.FOREIGN}.d" / unit.DROP_IN)
-    added = environment_of(drop_in) if drop_in else {}
-    return {name: value for name, value in found.items() if name not in added}
 
 
 def no_source() -> LlmctlError | None:

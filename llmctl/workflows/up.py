@@ -8,22 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmctl.core import serving
-from llmctl.core.engine import DEFAULT_VERSION, MINIMUM_VERSION, is_new_enough
-from llmctl.core.pin import EnginePin
 from llmctl.core.placement import Buffer, Proof, parse_buffers
 from llmctl.core.progress import Consent, Progress, Step, StepState
 from llmctl.core.server_state import ActiveModel, ServerState
-from llmctl.errors import EngineMissing, Refused
 from llmctl.residency import Host, Resident, Wanted
 from llmctl.server import Running
-from llmctl.system import devices, files, pauses, process, systemd
+from llmctl.system import files, pauses, process
 from llmctl.workflows import gate, pause, unproved
 from llmctl.workflows import store as stores
+from llmctl.workflows.up_server import serve
 
 if TYPE_CHECKING:
     from llmctl.client import Client
-    from llmctl.core.address import Address
-    from llmctl.core.engine import Engine
     from llmctl.core.pin import Lock
     from llmctl.core.profile import ModelSpec, Profile
     from llmctl.engines import Engines
@@ -32,11 +28,6 @@ if TYPE_CHECKING:
     from llmctl.residency import Residency
     from llmctl.server import Server
 
-WHOSE = {
-    "llmctl": "started by llmctl",
-    "systemd": "a unit of systemd",
-    "foreign": "not started by llmctl: attached",
-}
 WORST_FIRST = ("refuted", "unverified", "proved")
 
 
@@ -101,87 +92,7 @@ class Up:
 
     def serve(self) -> tuple[Running, bool]:
         """The server that the profile asks for, and whether it was started now."""
-        server = self.services.server
-        address = server.address(self.profile)
-        owned = server.owned()
-        if owned is not None and not self.suits(owned, address):
-            refuse_drift(owned)
-            self.progress(Step("stop", "stop", detail="a server with other settings"))
-            server.stop()
-            server.forget()
-            self.progress(Step("stop", "stop", "done", "ended the server of the other settings"))
-        elif owned is None and server.loose():
-            self.progress(Step("stop", "stop", detail="runners whose server was killed"))
-            server.stop()
-            self.progress(Step("stop", "stop", "done", "ended runners whose server was killed"))
-        running = server.find(address)
-        if running is not None:
-            self.accept(running)
-            return running, False
-        engine = self.engine()
-        return self.start(engine, address), True
-
-    def suits(self, owned: process.Process, address: Address) -> bool:
-        environ = owned.environ
-        return (
-            environ.get(serving.SETTINGS) == serving.fingerprint(self.profile)
-            and environ.get("OLLAMA_HOST") == address.url.removeprefix("http://")
-            and environ.get("OLLAMA_MODELS") == str(self.services.server.store(self.profile))
-        )
-
-    def accept(self, running: Running) -> None:
-        """Refuse a running server that cannot do what the profile asks."""
-        wanted = self.profile.engine.version
-        if not is_new_enough(running.version):
-            raise EngineMissing(
-                f"the server at {running.base_url} is Ollama {running.version}; llmctl needs {MINIMUM_VERSION}",
-                "upgrade it, or set server.port in the profile to another port",
-            )
-        if wanted is not None and running.version != wanted and running.owner == "foreign":
-            raise Refused(
-                f"the server at {running.base_url} is Ollama {running.version}; the profile asks for {wanted}",
-                "set server.port in the profile to another port, or remove engine.version",
-            )
-        detail = f"Ollama {running.version} at {running.base_url}, {WHOSE[running.owner]}"
-        self.progress(Step("server", "server", "skipped", detail))
-
-    def engine(self) -> Engine:
-        """An engine for the profile. The hash of a release archive is kept in the lock and holds from then on."""
-        profile, library = self.profile, self.services.library(self.services.server.address(self.profile).url)
-        pin = library.read_lock(self.lock_path).engine
-        same = pin is not None and pin.version == (profile.engine.version or DEFAULT_VERSION)
-        engine = self.services.engines.ensure(
-            profile.engine.version,
-            cpu_only_allowed=profile.gpu.require == "none",
-            expected_sha256=pin.release_sha256 if pin and same else None,
-            progress=self.progress,
-            consent=self.consent,
-        )
-        found = EnginePin(engine.version, engine.release_sha256)
-        if engine.release_sha256 is not None and found != pin:
-            library.change_lock(self.lock_path, lambda lock: replace(lock, engine=found))
-        if profile.gpu.require != "none":
-            self.require_gpu(engine)
-        return engine
-
-    def require_gpu(self, engine: Engine) -> None:
-        """Fail before anything is started or downloaded when the engine sees no GPU at all."""
-        found = devices.list_devices(engine.runner, self.services.server.environ)
-        if not found:
-            self.progress(Step("gpu", "gpu", "failed", "the engine finds none"))
-            raise Refused(
-                f"the profile requires a GPU and {engine.runner} finds none",
-                "llmctl up cpu",
-                code="no_gpu",
-            )
-        names = ", ".join(f"{device.name} {device.description}" for device in found)
-        self.progress(Step("gpu", "gpu", "done", names))
-
-    def start(self, engine: Engine, address: Address) -> Running:
-        self.progress(Step("server", "server", detail=f"starting Ollama {engine.version} at {address.url}"))
-        running = self.services.server.start(engine.executable, self.profile, address)
-        self.progress(Step("server", "server", "done", f"Ollama {running.version} at {running.base_url}"))
-        return running
+        return serve(self)
 
     def fill(self, running: Running, started: bool) -> UpResult:
         """Get, load and prove every model; record what is true after each."""
@@ -300,17 +211,6 @@ class Up:
         runners = (process.runner_of(pin.weights_digest, running.pid) for pin in lock.models)
         argv = next((runner.argv for runner in runners if runner is not None), ())
         return serving.lacks(self.profile, environ, argv)
-
-
-def refuse_drift(owned: process.Process) -> None:
-    """A unit's settings change by installing it again, not by another server."""
-    if systemd.around(owned.pid):
-        user = " --user" if owned.environ.get("LLMCTL_SCOPE") == "user" else ""
-        raise Refused(
-            "the unit of the server has other settings than the profile",
-            f"{'' if user else 'sudo '}llmctl install-service{user}",
-            code="drift",
-        )
 
 
 def active(pinned: Pinned, context: int, resident: Resident) -> ActiveModel:

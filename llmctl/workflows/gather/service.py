@@ -20,7 +20,7 @@ from llmctl.errors import LlmctlError
 from llmctl.system import guard_note, systemd
 from llmctl.system.systemd import Manager
 from llmctl.workflows.gather.shell import user_name
-from llmctl.workflows.gather.units import FIRST, PROPERTIES, Place, find, foreign, of_unit, variables
+from llmctl.workflows.gather.units import FIRST, PROPERTIES, Place, find, foreign, of_unit
 from llmctl.workflows.install import lingering, system_address, system_site, user_site
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def gather(given: Given) -> ServiceFacts:
         systemctl="sudo systemctl" if place.scope == "system" else "systemctl --user",
         reinstall=" ".join([*words, *(["--adopt"] if place.adopted else [])]),
     )
-    return beside_profile(facts, given, place)
+    return beside_profile(facts, given, place, shown.get(unit.FOREIGN))
 
 
 def of_guard(given: Given) -> GuardFacts | None:
@@ -70,8 +70,11 @@ def of_guard(given: Given) -> GuardFacts | None:
     return GuardFacts(note.reason, note.words, note.degraded, remedies)
 
 
-def beside_profile(facts: ServiceFacts, given: Given, place: Place) -> ServiceFacts:
-    """The units beside what this llmctl would write for the profile that they were made of."""
+def beside_profile(
+    facts: ServiceFacts, given: Given, place: Place, foreign_said: Mapping[str, str] | None
+) -> ServiceFacts:
+    """The units beside what this llmctl would write for the profile that they were made of. `foreign_said` is what
+    systemd says of Ollama's own unit; its environment has what llmctl's drop-in adds."""
     try:
         profile = given.profile
     except NotGathered:
@@ -85,8 +88,10 @@ def beside_profile(facts: ServiceFacts, given: Given, place: Place) -> ServiceFa
     if made_of != profile.reference:
         return facts
     if place.adopted:
-        found = foreign_environment_or_none(given)
-        return replace(facts, adoption=serving.lacks(profile, found, ()) if found is not None else ())
+        if foreign_said is None:
+            return facts
+        found = systemd.variables(foreign_said.get("Environment", "")) or {"": ""}
+        return replace(facts, adoption=serving.lacks(profile, found, ()))
     wanted = unit.units(site(given, profile, place), profile)
     units = {
         name: replace(known, edited=differences(own[name] or "", wanted[name], place.scope)) if own[name] else known
@@ -104,13 +109,6 @@ def beside_profile(facts: ServiceFacts, given: Given, place: Place) -> ServiceFa
         overridden=different(effective, {name: there[name] for name in deciding(there)}) if effective else (),
         same_port=wants_same_port(facts, there),
     )
-
-
-def foreign_environment_or_none(given: Given) -> dict[str, str] | None:
-    """What Ollama's own unit gives its server, with llmctl's drop-in where that is there."""
-    shown = Manager("system", given.environ).show_all((unit.FOREIGN,), ("Environment",))
-    said = shown.get(unit.FOREIGN)
-    return (variables(said.get("Environment", "")) or {"": ""}) if said else None
 
 
 def site(given: Given, profile: Profile, place: Place) -> unit.Site:

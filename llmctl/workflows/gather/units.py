@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,7 +103,7 @@ def of_unit(manager: Manager, place: Place, name: str, shown: Mapping[str, Mappi
 
 
 def of_properties(name: str, said: Mapping[str, str]) -> UnitFacts:
-    environment = variables(said.get("Environment", ""))
+    environment = systemd.variables(said.get("Environment", ""))
     return UnitFacts(
         name,
         file=said.get("FragmentPath", ""),
@@ -121,13 +119,6 @@ def of_properties(name: str, said: Mapping[str, str]) -> UnitFacts:
         environment=without_passwords(of_interest(environment)),
         passwords=with_passwords(environment),
     )
-
-
-def variables(text: str) -> dict[str, str]:
-    """systemctl's list of `NAME=value`, quoted as a shell does."""
-    with suppress(ValueError):
-        return dict(entry.partition("=")[::2] for entry in shlex.split(text))
-    return {}
 
 
 def with_passwords(environment: Mapping[str, str]) -> tuple[str, ...]:
