@@ -178,6 +178,11 @@ def test_layers_in_host_memory_behind_a_narrow_link(with_driver: tuple[Patient, 
     (link,) = (line for line in evidence if "PCIe 4 x4 of PCIe 4 x16" in line)
     assert "what these copies take longer" in link
 
+    # Where no answer was noted the probe's own speed is looked at, beside the same roofline.
+    remember(patient, {"schema": 1, "runtime": {}, "speed": {}})
+    assert "speed.slow" in {unknown["id"] for unknown in patient.report("speed")["unknown"]}
+    assert "speed.slow" not in {unknown["id"] for unknown in patient.report("speed", "--deep")["unknown"]}
+
 
 def called_cuda(patient: Patient, path: Path, text: str) -> None:
     """The stand-in's device by the name of a card of NVIDIA's, in the state and where the runner says what it uses."""
