@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from llmctl.errors import ExitCode
 from tests.conftest import StartOllama
 from tests.faults import fault
 from tests.faults.conftest import MIB, Box, finished, sha256
@@ -67,17 +68,24 @@ def test_killed_pull(box: Box) -> None:
 @fault(
     what="`kill -9` of llmctl at any moment of a pull",
     how="after a random number of requests, six times: before the question, between pull, copy and lock",
-    happens="the next pull is exit 0, whatever was done already",
+    happens="the next pull is exit 0, whatever was done already. Ollama 0.34.0 itself dies of a client that leaves in "
+    "the moment when its download begins; then it is exit 3 until a server runs again",
     left="at most the plain name and the alias, never half a lock",
 )
-def test_killed_anywhere_in_a_pull(box: Box) -> None:
+def test_killed_anywhere_in_a_pull(box: Box, ollama_server: StartOllama) -> None:
     for seed in range(6):
         model = box.publish(f"t{seed}", seed=str(seed))
         steps = random.Random(seed).randrange(6)
         before = len(box.registry.asked)
         killed(box, "pull", model.name, when=lambda: len(box.registry.asked) >= before + steps)  # noqa: B023
         box.sound()
-        assert box("pull", model.name).code == 0
+        done = box("pull", model.name)
+        if done.code == ExitCode.UNREACHABLE:
+            # Not by llmctl: line 442 calls what line 220 of another goroutine has not set yet (server/download.go).
+            assert "(*blobDownload).release" in box.server.log
+            box.server = ollama_server(models=box.store)
+            done = box("pull", model.name)
+        assert done.code == 0, done.err
         assert box.lock.pin(model.name) is not None
     box.sound()
 
