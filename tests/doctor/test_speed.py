@@ -170,7 +170,8 @@ def test_layers_in_host_memory_behind_a_narrow_link(with_driver: tuple[Patient, 
     (context,) = (line for line in evidence if line.startswith("the context"))
     assert context.startswith("the context: its share is not known: how full it was was not noted; a full one takes")
 
-    slow["speed"][place] = [900.0] * 5
+    # Answers of a few words tell of the first token alone.
+    del slow["speed"][place]
     remember(patient, slow)
     evidence = patient.finding("speed.first-token")["evidence"]
     (layers,) = (line for line in evidence if line.startswith("offloaded layers"))

@@ -49,8 +49,8 @@ def of_model(given: Given, one: ResidentFacts, spec: ModelSpec, known: Learnt) -
     assert one.proof is not None
     assert one.weights_digest is not None
     place, digest = one.proof.place, one.weights_digest
-    seen = known.tokens_per_second(digest, place)
-    if seen is None and not given.deep:
+    seen, first = known.tokens_per_second(digest, place), known.first_tokens(digest, place)
+    if seen is None and not first and not given.deep:
         # Nothing to compare, so no header is read either.
         return ModelSpeed(one.name, place, one.context)
     answers, used = (0, None) if seen is None else (seen[1], known.context_tokens(digest, place))
@@ -62,7 +62,7 @@ def of_model(given: Given, one: ResidentFacts, spec: ModelSpec, known: Learnt) -
         seen and (known.lately(digest, place) or seen[0]),
         known.best_tokens_per_second(digest, place),
         None if used is None else min(used, one.context),
-        known.first_tokens(digest, place),
+        first,
         runner_pid=one.runner_pid,
         **roofline(given, one, spec, used),
     )
