@@ -46,7 +46,11 @@ def test_it_is_ready_only_when_the_model_is_and_says_in_the_journal_what_it_does
     assert container.unit(GUARD_UNIT)["ActiveState"] == "activating"
     assert made.llmctl("up").code == 0
     container.wait(lambda: container.unit(GUARD_UNIT)["ActiveState"] == "active", SECONDS, "ready")
-    assert container.unit(GUARD_UNIT)["StatusText"] == "starter is resident on the GPU"
+    container.wait(
+        lambda: container.unit(GUARD_UNIT)["StatusText"] == "starter is resident on the GPU",
+        SECONDS,
+        "the words for it",
+    )
 
     (runner,) = container.pids(ENGINE_UNIT, "llama-server")
     container.signal(runner, signal.SIGKILL)
@@ -106,4 +110,8 @@ def test_a_busy_systemd_hears_that_it_is_ready_later(made: Service, container: C
     finally:
         os.kill(container.init, signal.SIGCONT)
     container.wait(lambda: container.unit(GUARD_UNIT)["ActiveState"] == "active", SECONDS, "systemd to hear it")
-    assert container.unit(GUARD_UNIT)["StatusText"] == "starter is resident on the GPU"
+    container.wait(
+        lambda: container.unit(GUARD_UNIT)["StatusText"] == "starter is resident on the GPU",
+        SECONDS,
+        "the words for it",
+    )

@@ -232,6 +232,10 @@ class Served:
     def until(self, what: str, condition: Callable[[], _T], seconds: float = DEADLINE_SECONDS) -> _T:
         return self.container.wait(condition, seconds, f"{what}; the guard says: {self.note}")
 
+    def says(self, *phrases: str) -> None:
+        """The unit's STATUS has these words, soon: what systemd drops, the guard says again at its next look."""
+        self.until(f"a STATUS with {phrases}", lambda: all(phrase in self.words for phrase in phrases))
+
     @contextmanager
     def away(self, what: str, changed: Callable[[], bool]) -> Iterator[None]:
         """Around a fault: waits until its effect has `changed` something and the model is resident and proved again,

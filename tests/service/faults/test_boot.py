@@ -79,7 +79,7 @@ def test_the_port_is_taken_at_boot(served: Served) -> None:
         served.until("a start anew", lambda: container.unit(ENGINE_UNIT)["NRestarts"] not in {"", "0"})
         assert not served.resident
         assert served.guard["ActiveState"] == "activating"
-        assert str(served.service.port) in served.words
+        served.says(str(served.service.port))
         with served.away("a taken port", lambda: True):
             container.run("systemctl", "disable", "--now", "thief.service")
     finally:

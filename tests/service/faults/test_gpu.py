@@ -49,7 +49,7 @@ def test_the_gpu_comes_late(served: Served) -> None:
         served.until("the guard to say what the engine waits for", lambda: waits in served.words)
         assert served.guard["ActiveState"] == "activating"
         assert (served.note["reason"], served.note["degraded"]) == ("loading", False)
-        assert ENGINE_UNIT in served.words
+        served.says(ENGINE_UNIT)
         assert not served.resident
     finally:
         with served.away("a late GPU", lambda: True):
@@ -105,8 +105,7 @@ def test_the_model_is_silently_on_the_cpu(served: Served) -> None:
         assert served.llmctl("status", "--quiet").code == 5
         served.until("the guard to give up", lambda: served.note["reason"] == "on_cpu" and served.note["degraded"])
         assert {("on_cpu", "load"), ("on_cpu", "restart_engine")} <= set(served.steps(since))
-        assert "host memory" in served.words
-        assert "llmctl fit" in served.words
+        served.says("host memory", "llmctl fit")
     finally:
         served.take_away(ENGINE_UNIT, "fit")
     served.forget_starts()
@@ -165,8 +164,7 @@ def test_what_the_driver_says(
         driver.set(ScriptedGpu(errors={call: error}))
     served.until("word of it", lambda: served.note.get("reason") == reason)
     assert served.note["degraded"]
-    assert "degraded" in served.words
-    assert helps in served.words
+    served.says("degraded", helps)
     assert not served.ready
     with served.away(error, lambda: True):
         driver.set(ScriptedGpu())

@@ -25,7 +25,7 @@ def test_held(served: Served) -> None:
     served.until("the guard to be held", lambda: served.note.get("reason") == "held")
     served.container.signal(before, signal.SIGKILL)
     served.until("the runner's end", lambda: not served.runners)
-    assert "held" in served.words
+    served.says("held")
     assert served.steps(since) == []
     assert not served.ready
     with served.away("a hold", lambda: served.runners not in ([], [before])):

@@ -99,7 +99,7 @@ def test_the_unit_has_failed(served: Served) -> None:
         served.container.signal(served.server, signal.SIGKILL)
         served.until("word of it", lambda: "has failed: signal" in served.words)
         assert (served.note["reason"], served.note["degraded"]) == ("not_running", True)
-        assert "sudo llmctl logs tells why; sudo llmctl up starts it" in served.words
+        served.says("sudo llmctl logs tells why; sudo llmctl up starts it")
     finally:
         served.take_away(ENGINE_UNIT, "restart")
     assert served.steps(since) == []
