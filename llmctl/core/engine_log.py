@@ -123,7 +123,7 @@ def parse(
         config=config,
         gpus=tuple(name for name in map(gpu_name, gpu_lines) if name) if gpu_lines else None,
         gpu_lines=tuple(line[:LINE_CHARACTERS] for line in gpu_lines),
-        debug=config is not None and config.get("OLLAMA_DEBUG", "INFO") not in {"", "INFO", "0", "false"},
+        debug=config is not None and config.get("OLLAMA_DEBUG", "").startswith("DEBUG"),
         now_seconds=now_seconds,
         complete_from=complete_from,
         **found,

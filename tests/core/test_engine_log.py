@@ -168,9 +168,12 @@ def test_which_gpus_the_server_found() -> None:
     assert read(line.format("CUDA", "CUDA0", "NVIDIA GeForce RTX 3090")).gpus == ("CUDA0 NVIDIA GeForce RTX 3090",)
 
 
-def test_debug_logging() -> None:
-    assert not read().debug
-    assert parse(CONFIG.replace("DEBUG:INFO", "DEBUG:DEBUG") + "\n", "log", since_start=True).debug
+@pytest.mark.parametrize(
+    ("level", "debug"), [("INFO", False), ("DEBUG", True), ("DEBUG-4", True), ("WARN", False), ("ERROR+4", False)]
+)
+def test_debug_logging(level: str, debug: bool) -> None:
+    found = parse(CONFIG.replace("DEBUG:INFO", f"DEBUG:{level}") + "\n", "log", since_start=True)
+    assert found.debug == debug
 
 
 def test_memory_that_did_not_come_back_is_said_at_the_level_of_debug() -> None:
