@@ -13,6 +13,8 @@ from llmctl.errors import LlmctlError
 Reach = Literal["network", "model"]
 MONTH = re.compile(r"20\d\d-(0[1-9]|1[0-2])")
 AFFECTED = re.compile(r"(<=?) (\S+)")
+# What an Ollama says that was built without its version (ollama v0.34.0 version/version.go).
+UNSAID = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Table:
     faults: tuple[Fault, ...]
 
     def of(self, version: str) -> tuple[Fault, ...] | None:
-        """What the release `version` has; None for what is no version."""
-        if version_key(version) is None:
+        """What the release `version` has; None for what is no version, or says none."""
+        key = version_key(version)
+        if key is None or key[:3] == UNSAID:
             return None
         return tuple(fault for fault in self.faults if is_among(version, fault.affected))
 

@@ -20,6 +20,7 @@ MINIMUM_VERSION = "0.30.0"
 DEFAULT_VERSION = "0.34.0"
 
 VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(-\S+)?")
+PRE_RELEASE = re.compile(r"-(alpha|beta|rc)", re.IGNORECASE)
 CLIENT_VERSION = re.compile(r"client version is v?(\S+)")
 ANY_VERSION = re.compile(r"version is v?(\S+)")
 SHA256_LINE = re.compile(r"([0-9a-fA-F]{64})[ \t]+\*?(?:\./)?(\S+)")
@@ -73,12 +74,15 @@ class Rule:
 
 
 def version_key(text: str) -> VersionKey | None:
-    """A version as something that compares, a pre-release below its release; None for what is no version."""
+    """A version as something that compares, a pre-release below its release; None for what is no version.
+
+    What else stands behind a hyphen is a packager's number or `git describe`, of the release or what follows it.
+    """
     match = VERSION.fullmatch(text.strip())
     if match is None:
         return None
     major, minor, patch, suffix = match.groups()
-    return int(major), int(minor), int(patch), 0 if suffix else 1
+    return int(major), int(minor), int(patch), 0 if suffix and PRE_RELEASE.match(suffix) else 1
 
 
 def normal_version(text: str) -> str | None:

@@ -44,7 +44,11 @@ def test_its_age_counts_from_the_first_of_its_month() -> None:
         ("0.1.46", "CVE-2024-45436", "CVE-2024-39720"),
         ("0.17.0", "CVE-2026-7482", "CVE-2025-51471"),
         ("0.17.1-rc1", "CVE-2026-7482", "CVE-2025-51471"),
+        ("0.17.1-beta.2", "CVE-2026-7482", "CVE-2025-51471"),
         ("0.17.1", "CVE-2026-5530", "CVE-2026-7482"),
+        # A packager's number, and a build of what follows the release.
+        ("0.17.1-1", "CVE-2026-5530", "CVE-2026-7482"),
+        ("0.17.1-12-g4138e853d", "CVE-2026-5530", "CVE-2026-7482"),
         ("0.20.2", "CVE-2026-7020", "CVE-2026-5530"),
         ("0.32.9", "ollama 4138e853d", "CVE-2026-7020"),
         ("0.3.14", "CVE-2025-0312", "CVE-2024-8063"),
@@ -57,9 +61,13 @@ def test_the_release_that_mends_a_fault_is_the_first_without_it(version: str, so
 
 
 def test_no_fault_is_known_of_the_releases_that_llmctl_installs() -> None:
-    for version in ("0.32.10", "0.33.0", "0.34.0", "0.34.4"):
+    for version in ("0.32.10", "0.32.10-1", "0.33.0", "0.34.0", "0.34.4"):
         assert cves.table().of(version) == ()
-    assert cves.table().of("unknown") is None
+
+
+@pytest.mark.parametrize("version", ["unknown", "0.0.0", "v0.0.0", "0.0.0-dirty", ""])
+def test_nothing_is_known_of_what_tells_no_version(version: str) -> None:
+    assert cves.table().of(version) is None
 
 
 @pytest.mark.parametrize(

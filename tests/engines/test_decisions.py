@@ -42,7 +42,15 @@ def test_reads_the_programs_own_version(output: str, version: str | None) -> Non
 
 @pytest.mark.parametrize(
     ("version", "enough"),
-    [("0.30.0", True), ("0.30.0-rc2", False), ("0.29.9", False), ("0.9.0", False), ("1.0.0", True), ("0.0.0", False)],
+    [
+        ("0.30.0", True),
+        ("0.30.0-rc2", False),
+        ("0.30.0-1", True),
+        ("0.29.9", False),
+        ("0.9.0", False),
+        ("1.0.0", True),
+        ("0.0.0", False),
+    ],
 )
 def test_needs_ollama_0_30(version: str, enough: bool) -> None:
     assert is_new_enough(version) is enough

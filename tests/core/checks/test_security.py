@@ -139,6 +139,12 @@ def test_a_finding_tells_how_old_the_table_is() -> None:
     assert "200 days ago" in old.evidence[-1]
 
 
+@pytest.mark.parametrize("version", ["0.0.0", "built here"])
+def test_a_build_that_tells_no_version_is_unknown(version: str) -> None:
+    found = outcome("security.cve", facts(version=version, addresses=("0.0.0.0",)))
+    assert (found.state, found.why) == ("unknown", f"{version} is no version to compare")
+
+
 def test_a_table_that_cannot_be_read_is_unknown() -> None:
     given = facts(version="0.17.0")
     lost = Facts({**given.areas, "security": replace(given.security, faults=None)})
