@@ -247,7 +247,7 @@ def taken(address: Address) -> PortInUse:
 
 def default_store(environ: Mapping[str, str], own: Path) -> Path:
     """Where Ollama keeps its models: OLLAMA_MODELS, else the user's usual folder where it is there, else `own`."""
-    if given := environ.get("OLLAMA_MODELS"):
+    if given := serving.as_read(environ.get("OLLAMA_MODELS", "")):
         return Path(given).expanduser().absolute()
     usual = Path(environ.get("HOME", "~")).expanduser() / ".ollama" / "models"
     return usual if usual.is_dir() else own
@@ -256,7 +256,7 @@ def default_store(environ: Mapping[str, str], own: Path) -> Path:
 def store_of(server: process.Process) -> str | None:
     """A foreign server's model folder, where its environment can be read."""
     home = server.environ.get("HOME")
-    return server.environ.get("OLLAMA_MODELS") or (f"{home}/.ollama/models" if home else None)
+    return serving.as_read(server.environ.get("OLLAMA_MODELS", "")) or (f"{home}/.ollama/models" if home else None)
 
 
 def port_of(server: process.Process) -> int | None:

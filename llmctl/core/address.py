@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmctl.core.serving import as_read
 from llmctl.errors import UsageError
 
 DEFAULT_HOST = "127.0.0.1"
@@ -40,7 +41,7 @@ def parse_host(value: str, variable: str) -> Address:
     all interfaces, which is the loopback for one who connects; a bare number is a host name; a port that is
     no port is the default one. Raises UsageError for what cannot name a host.
     """
-    text = value.strip().strip("\"'").strip()
+    text = as_read(value).strip()
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "", text

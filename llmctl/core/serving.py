@@ -14,7 +14,9 @@ MIB = 1 << 20
 MARKER = "LLMCTL_OWNER"
 SETTINGS = "LLMCTL_SETTINGS"
 FOREVER = "-1"
-GO_FALSE = {"0", "f", "false", ""}
+# What Go's ParseBool knows, in these spellings alone.
+GO_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
+GO_FALSE = frozenset({"0", "f", "F", "false", "False", "FALSE"})
 
 
 def settings(profile: Profile) -> dict[str, str]:
@@ -108,18 +110,26 @@ def lacks(profile: Profile, environ: Mapping[str, str], runner: Sequence[str]) -
 
 
 def equal(setting: str, wanted: str, value: str | None) -> bool:
-    if value is None:
+    text = as_read(value or "") if setting.startswith("OLLAMA_") else (value or "").strip()
+    if not text:
         return (setting, wanted) in {("OLLAMA_KV_CACHE_TYPE", "f16"), ("OLLAMA_NUM_PARALLEL", "1")}
     if setting == "OLLAMA_KEEP_ALIVE":
-        return value.strip().startswith("-")
+        return text.startswith("-")
     if wanted in {"0", "1"} and setting in {"OLLAMA_NO_CLOUD", "OLLAMA_FLASH_ATTENTION"}:
-        return go_bool(value) == (wanted == "1")
-    return value.strip().lower() == wanted.lower()
+        return go_bool(text) == (wanted == "1")
+    return text.lower() == wanted.lower()
 
 
 def go_bool(value: str) -> bool:
     """What ollama takes a boolean variable for: anything that Go cannot parse counts as true."""
-    return value.strip().lower() not in GO_FALSE
+    text = as_read(value)
+    return bool(text) and text not in GO_FALSE
+
+
+def as_read(value: str) -> str:
+    """The value of a variable as ollama takes it, without blanks and quotes around it (v0.34.0
+    envconfig/config.go:375-377). What llama.cpp or a driver reads is not trimmed."""
+    return value.strip().strip("\"'")
 
 
 def argument(argv: Sequence[str], name: str) -> str | None:

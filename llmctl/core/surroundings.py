@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from llmctl.core.address import parse_host
+from llmctl.core.serving import as_read
 from llmctl.errors import LlmctlError
 
 # What only a client reads, and what no screen should show.
@@ -99,9 +100,9 @@ def of_variables(its: Variables, mine: Mapping[str, str]) -> Iterator[Difference
 def meant(name: str, value: str) -> str:
     """A value in one form, where it has several."""
     if name == "OLLAMA_MODELS":
-        return os.path.normpath(value)
+        return os.path.normpath(as_read(value))
     if name != "OLLAMA_HOST":
-        return value
+        return as_read(value)
     try:
         return parse_host(value, name).url.replace("localhost", "127.0.0.1")
     except LlmctlError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from llmctl.core.profile import GpuSpec, ModelSpec, Profile, ServerSpec
-from llmctl.core.serving import Lack, drop_in, fingerprint, lacks, server_environment, settings
+from llmctl.core.serving import Lack, as_read, drop_in, equal, fingerprint, go_bool, lacks, server_environment, settings
 
 PROFILE = Profile(name="p", models=(ModelSpec("m:1"),), server=ServerSpec(context=4096, parallel=2, kv_cache="q8_0"))
 
@@ -65,6 +67,50 @@ def test_a_foreign_server_lacks_what_its_environment_shows() -> None:
         "OLLAMA_NUM_PARALLEL": None,
         "LLAMA_ARG_FIT": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [("x", "x"), (' "x" ', "x"), ("'x'", "x"), ("\"'x'", "x"), ('" x "', " x "), ('x"y', 'x"y'), ('""', ""), ("", "")],
+)
+def test_blanks_and_then_quotes_are_trimmed_as_ollama_does(value: str, read: str) -> None:
+    assert as_read(value) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "on"),
+    [
+        *[(value, False) for value in ("0", "f", "False", "FALSE", '"0"', "'false'", "", '""')],
+        *[(value, True) for value in ("1", "true", '"1"', "off", "no", "fALSE", "' '")],
+    ],
+)
+def test_what_ollama_takes_for_true(value: str, on: bool) -> None:
+    assert go_bool(value) is on
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted", "value", "same"),
+    [
+        ("OLLAMA_KV_CACHE_TYPE", "q8_0", '"q8_0"', True),
+        ("OLLAMA_KV_CACHE_TYPE", "q8_0", "'q4_0'", False),
+        ("OLLAMA_KV_CACHE_TYPE", "f16", '""', True),
+        ("OLLAMA_KV_CACHE_TYPE", "f16", None, True),
+        ("OLLAMA_NUM_PARALLEL", "1", "", True),
+        ("OLLAMA_CONTEXT_LENGTH", "4096", ' "4096"', True),
+        ("OLLAMA_KEEP_ALIVE", "-1", '"-1"', True),
+        ("OLLAMA_KEEP_ALIVE", "-1", '"5m"', False),
+        ("OLLAMA_NO_CLOUD", "1", '"1"', True),
+        ("OLLAMA_NO_CLOUD", "1", '"0"', False),
+        ("OLLAMA_FLASH_ATTENTION", "0", "'0'", True),
+        ("OLLAMA_FLASH_ATTENTION", "0", "", False),
+        # Read by llama.cpp and by the driver, which trim no quotes.
+        ("LLAMA_ARG_FIT", "off", "off", True),
+        ("LLAMA_ARG_FIT", "off", '"off"', False),
+        ("CUDA_VISIBLE_DEVICES", "0", '"0"', False),
+    ],
+)
+def test_whether_a_value_is_the_wanted_one(setting: str, wanted: str, value: str | None, same: bool) -> None:
+    assert equal(setting, wanted, value) is same
 
 
 def test_a_foreign_server_of_another_user_shows_only_its_runner() -> None:

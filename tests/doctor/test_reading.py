@@ -13,7 +13,8 @@ from llmctl.core import engine_log
 from llmctl.core.checks.facts import NotGathered
 from llmctl.core.checks.facts.log import LogFacts
 from llmctl.core.checks.facts.store import Denied
-from llmctl.system import access
+from llmctl.server import default_store, store_of
+from llmctl.system import access, process
 from llmctl.workflows.gather import log, processes, store
 
 CONFIG = (
@@ -92,6 +93,19 @@ def test_of_a_command_line_only_the_program_is_shown(argv: tuple[str, ...], show
 )
 def test_where_a_server_listens(environ: dict[str, str], port: int | None) -> None:
     assert processes.port_of(environ) == port
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({"OLLAMA_MODELS": '"/srv/models"'}, "/srv/models"),
+        ({"OLLAMA_MODELS": "/srv/models", "HOME": "/nowhere"}, "/srv/models"),
+        ({"OLLAMA_MODELS": "''", "HOME": "/nowhere"}, "/nowhere/.ollama/models"),
+    ],
+)
+def test_where_a_server_has_its_models(environ: dict[str, str], folder: str) -> None:
+    assert store_of(process.Process(7, 1, ("ollama", "serve"), environ)) == folder
+    assert str(default_store(environ, Path("/nowhere/.ollama/models"))) == folder
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknow
 from llmctl.core.checks.server_settings import environment, set_anew
 from llmctl.core.checks.wanted import anew_with, by_unit
 from llmctl.core.checks.words import names
-from llmctl.core.serving import Lack, go_bool
+from llmctl.core.serving import Lack, as_read, go_bool
 
 UNSEEN = "another user's server does not tell its environment"
 
@@ -97,7 +97,7 @@ def origins(facts: Facts) -> Judgement:
     own = variables(facts)
     if own is None:
         return Unknown(UNSEEN)
-    value = own.get("OLLAMA_ORIGINS", "")
+    value = as_read(own.get("OLLAMA_ORIGINS", ""))
     wide = [each.strip() for each in value.split(",") if every_page(each.strip())]
     if not wide:
         return None

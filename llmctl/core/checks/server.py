@@ -14,6 +14,7 @@ from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknow
 from llmctl.core.checks.server_others import in_the_way
 from llmctl.core.checks.wanted import ended_by, restarted, rights
 from llmctl.core.guard.facts import Limits
+from llmctl.core.serving import as_read
 from llmctl.errors import UsageError
 
 ADDRESSES = ("LLMCTL_HOST", "OLLAMA_HOST")
@@ -69,7 +70,7 @@ def wrong_bind(found: ServerProcess, facts: Facts) -> Finding:
 
 def means_port_80(value: str) -> bool:
     """Whether a scheme is given and no port: http:// is port 80 then (ollama v0.34.0 envconfig/config.go:22-60)."""
-    text = value.strip().strip("\"'").lower()
+    text = as_read(value).strip().lower()
     return text.startswith("http://") and ":" not in text.removeprefix("http://").partition("/")[0].rpartition("]")[2]
 
 

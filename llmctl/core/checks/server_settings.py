@@ -12,7 +12,7 @@ from llmctl.core.checks.facts.models import ResidentFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.logged import unsaid_at_load
 from llmctl.core.checks.wanted import anew_with, restarted
-from llmctl.core.serving import Lack, argument
+from llmctl.core.serving import GO_TRUE, Lack, argument, as_read
 
 # Read by Go's ParseBool, and whatever that does not know is true (ollama v0.34.0 envconfig/config.go:177-190).
 BOOLEANS = frozenset(
@@ -22,8 +22,7 @@ BOOLEANS = frozenset(
         "OLLAMA_VULKAN",
     }
 )
-GO_BOOLEANS = frozenset({"1", "t", "true", "0", "f", "false", ""})
-MEANT_TRUE = frozenset({"y", "yes", "on", "enable", "enabled"})
+MEANT_TRUE = frozenset({"t", "true", "y", "yes", "on", "enable", "enabled"})
 KEEP_ALIVE = "OLLAMA_KEEP_ALIVE"
 DURATION = re.compile(r"[+-]?(?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+|[+-]?\d+")
 FOREVER = "2562047h47m16"
@@ -42,8 +41,9 @@ def go_bool(facts: Facts) -> Judgement:
 
 
 def is_mistaken(name: str, value: str) -> bool:
-    said = value.strip().strip("\"'").lower()
-    return name in BOOLEANS and said not in GO_BOOLEANS and said not in MEANT_TRUE
+    text = as_read(value)
+    known = text in GO_TRUE or text.lower() in MEANT_TRUE
+    return name in BOOLEANS and serving.go_bool(value) and not known
 
 
 def mistaken(facts: Facts, name: str, value: str) -> Finding:
@@ -69,7 +69,7 @@ def set_anew(facts: Facts, lacks: list[Lack]) -> tuple[str, ...]:
 
 def keep_alive(facts: Facts) -> Judgement:
     """One that Ollama cannot read; one that it reads and that ends is for `server.settings`."""
-    value = environment(facts).get(KEEP_ALIVE, "").strip().strip("\"'")
+    value = as_read(environment(facts).get(KEEP_ALIVE, ""))
     if not value or DURATION.fullmatch(value):
         return None
     return Finding(

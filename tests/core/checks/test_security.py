@@ -100,6 +100,9 @@ def test_a_port_that_is_published(
         ("http://*.example.org", "ok"),
         ("chrome-extension://*,app://*,moz-extension://*:*", "ok"),
         ("app://*,https://*", "found"),
+        ('"*"', "found"),
+        ("'https://a.example,*'", "found"),
+        ('"https://a.example"', "ok"),
         ("", "ok"),
     ],
 )
@@ -124,6 +127,15 @@ def test_the_cloud(said: bool | None, environ: dict[str, str], state: str) -> No
 def test_an_environment_that_may_not_be_read_is_unknown() -> None:
     for check in ("security.origins", "security.bodies-logged"):
         assert outcome(check, facts()).state == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("value", "state"),
+    [("1", "found"), ("on", "found"), ('"1"', "found"), ("0", "ok"), ('"0"', "ok"), ("' false'", "found"), ("", "ok")],
+)
+def test_whether_prompts_are_logged(value: str, state: str) -> None:
+    given = facts({"OLLAMA_DEBUG_LOG_REQUESTS": value, "PATH": "/"})
+    assert outcome("security.bodies-logged", given).state == state
 
 
 def test_an_old_table_is_no_proof_of_a_sound_engine() -> None:

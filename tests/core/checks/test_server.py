@@ -266,6 +266,9 @@ def test_a_loop_is_of_the_same_load_within_an_hour_and_of_runners_that_ended() -
         ("OLLAMA_FLASH_ATTENTION", "False", False),
         ("OLLAMA_FLASH_ATTENTION", "F", False),
         ("OLLAMA_FLASH_ATTENTION", '"0"', False),
+        ("OLLAMA_FLASH_ATTENTION", "'off'", True),
+        ("OLLAMA_FLASH_ATTENTION", "fALSE", True),
+        ("OLLAMA_FLASH_ATTENTION", "tRUE", False),
         ("OLLAMA_FLASH_ATTENTION", "", False),
         ("OLLAMA_DEBUG", "off", False),
         ("OLLAMA_KV_CACHE_TYPE", "off", False),
@@ -279,7 +282,7 @@ def test_which_words_ollama_takes_for_true(name: str, value: str, wrong: bool) -
 @pytest.mark.parametrize(
     ("value", "readable"),
     [
-        *[(value, True) for value in ("-1", "300", "5m", "1h30m", "-1m", "", "2.5h")],
+        *[(value, True) for value in ("-1", "300", "5m", "1h30m", "-1m", "", "2.5h", '"-1"')],
         *[(value, False) for value in ("forever", "5 minutes", "1d", "never")],
     ],
 )
