@@ -35,7 +35,10 @@ def variables(facts: Facts) -> Mapping[str, str] | None:
 
 
 def loopback(address: str) -> bool:
-    return ipaddress.ip_address(address).is_loopback
+    """Also of an address of version 4 that a socket of version 6 shows as ::ffff:127.0.0.1."""
+    found = ipaddress.ip_address(address)
+    plain = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (plain or found).is_loopback
 
 
 def bound_wide(facts: Facts) -> Judgement:
@@ -57,10 +60,25 @@ def bound_wide(facts: Facts) -> Judgement:
     return Finding(
         f"port {port} is open at {names(wide)}: whoever reaches it may use, add and delete models",
         "127.0.0.1, with a gateway that asks for a key in front of it",
-        Remedy(f"{where}start it on the loopback only", anew_with(facts, {"OLLAMA_HOST": f"127.0.0.1:{port}"})),
+        Remedy(f"{where}start it on the loopback only", on_loopback(facts, port)),
         (f"/proc/net/tcp: {', '.join(addresses)}", *([f"OLLAMA_HOST={host}"] if (host := told(facts)) else [])),
         facts.server.url,
     )
+
+
+def on_loopback(facts: Facts, port: int) -> tuple[str, ...]:
+    """The unit of llmctl's service has its address of the profile, unless somebody's drop-in says another."""
+    lack = Lack("OLLAMA_HOST", f"127.0.0.1:{port}", None)
+    if facts.server.owner == "systemd" and not is_overridden(facts, lack.setting):
+        return set_anew(facts, [lack])
+    return anew_with(facts, {lack.setting: lack.wanted})
+
+
+def is_overridden(facts: Facts, setting: str) -> bool:
+    try:
+        return any(lack.setting == setting for lack in facts.service.overridden)
+    except NotGathered:
+        return False
 
 
 def is_published(facts: Facts) -> bool:

@@ -16,7 +16,11 @@ from llmctl.core.checks.facts.server import ServerFacts, ServerProcess
 from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.facts.shell import ShellFacts
 from llmctl.core.checks.security import CHECKS
+from llmctl.core.profile import ModelSpec, Profile, ServerSpec
 from llmctl.core.proxy import has_password
+from llmctl.core.server_state import Owner
+from llmctl.core.serving import Lack
+from llmctl.core.unit import Scope
 from llmctl.system import cves
 
 
@@ -55,6 +59,9 @@ def outcome(check: str, given: Facts) -> Outcome:
     [
         (("127.0.0.1",), "ok"),
         (("127.0.0.53", "::1"), "ok"),
+        (("::ffff:127.0.0.1",), "ok"),
+        (("::ffff:192.168.1.7",), "found"),
+        (("::ffff:0.0.0.0",), "found"),
         (("0.0.0.0",), "found"),
         (("::",), "found"),
         (("127.0.0.1", "192.168.1.7"), "found"),
@@ -87,6 +94,44 @@ def test_a_port_that_is_published(
     assert (found.severity(finding), finding.remedy.commands[0]) == (severity, command)
     by_hand = any(word.startswith("OLLAMA_HOST=127.0.0.1:11434") for word in finding.remedy.commands)
     assert by_hand == (command == "kill 7")
+
+
+@pytest.mark.parametrize(
+    ("owner", "scope", "overridden", "commands"),
+    [
+        ("systemd", "system", (), ("sudo llmctl install-service --profile mine",)),
+        ("systemd", "user", (), ("llmctl install-service --user --profile mine",)),
+        (
+            "systemd",
+            "system",
+            (Lack("OLLAMA_HOST", "127.0.0.1:11434", "0.0.0.0"),),
+            ("sudo systemctl edit llmctl-engine.service", "sudo systemctl restart llmctl-engine.service"),
+        ),
+        ("systemd", "system", (Lack("OLLAMA_DEBUG", "", "1"),), ("sudo llmctl install-service --profile mine",)),
+        ("llmctl", None, (), ("llmctl down", "llmctl up")),
+        (
+            "foreign",
+            "system",
+            (),
+            ("sudo systemctl edit ollama.service", "sudo systemctl restart ollama.service"),
+        ),
+    ],
+)
+def test_how_a_server_is_closed_to_others(
+    owner: Owner, scope: Scope | None, overridden: tuple[Lack, ...], commands: tuple[str, ...]
+) -> None:
+    """What the profile decides is written there, and its unit is made of it; a drop-in is edited where it is."""
+    given = facts(addresses=("0.0.0.0",))
+    name = {"systemd": "llmctl-engine.service", "foreign": "ollama.service"}.get(owner)
+    process = replace(given.server.processes[0], user="ann", unit=name, scope=scope or "system")
+    server = replace(given.server, owner=owner, processes=(process,), which=" --profile mine")
+    spec = ServerSpec(host="0.0.0.0", address_given=True)
+    profile = Profile("mine", (ModelSpec("m"),), server=spec, path="/p.yaml")
+    service = ServiceFacts(True, scope, overridden=overridden)
+    areas = {**given.areas, "server": server, "service": service, "profile": ProfileFacts(profile)}
+    (finding,) = outcome("security.bound-wide", Facts(areas)).findings
+    assert finding.remedy.commands == commands
+    assert finding.remedy.text.startswith("set server.host to 127.0.0.1 in /p.yaml") == (owner != "foreign")
 
 
 @pytest.mark.parametrize(
