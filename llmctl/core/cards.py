@@ -17,7 +17,7 @@ def of_devices(
 
     CUDA numbers the fastest card first and NVML does not, so NVML's order tells nothing. What the runner itself says
     holds. What Ollama's discovery says holds too, unless the runner was shown some of the cards only: then its first
-    one is CUDA0, whichever that is (ollama v0.34.0 ml/device.go:415).
+    one is CUDA0, whichever that is (ollama v0.34.0 ml/device.go:418-465).
     """
     wanted = sorted(devices)
     others = [device for device in wanted if not device.startswith(CUDA)]

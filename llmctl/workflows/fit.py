@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 PROJECTOR_MEDIA_TYPE = "application/vnd.ollama.image.projector"
-# Ollama's own default of the context, by the memory of all GPUs together (v0.34.0 server/routes.go:2045).
+# Ollama's own default of the context, by the memory of all GPUs together (v0.34.0 server/routes.go:2063-2072).
 TIERS = ((47 * GIB, 262144), (23 * GIB, 32768), (0, 4096))
 
 

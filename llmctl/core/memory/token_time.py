@@ -97,7 +97,7 @@ def attended(shape: Shape, settings: Settings, tokens: int) -> float:
 def crossing_bytes(shape: Shape, context: int) -> int:
     """What goes between host and cards for one token, at most: its activations into every layer and out of it, where
     layers lie on both sides, the masks of both kinds of attention (32-bit, or 16-bit with flash attention), and what
-    each word of the vocabulary scored (llama.cpp b10760 src/llama-graph.cpp:974 and src/llama-context.cpp:1883)."""
+    each word of the vocabulary scored (llama.cpp b10760 src/llama-graph.cpp:29-45 and src/llama-context.cpp:1883)."""
     return (2 * shape.layers * shape.embedding_length + 2 * context + shape.vocabulary) * ACTIVATION_BYTES
 
 
