@@ -8,8 +8,16 @@ from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.speed import ModelSpeed
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.logged import unsaid_at_start
+from llmctl.core.checks.speed_cards import deep_of
 from llmctl.core.checks.speed_cause import FIRST, TOKEN, told
-from llmctl.core.checks.speed_shares import DEBUG, debugging, deep_of, first_commands, of_first_token, of_token
+from llmctl.core.checks.speed_shares import (
+    DEBUG,
+    debugging,
+    first_commands,
+    is_level,
+    of_first_token,
+    of_token,
+)
 from llmctl.core.checks.wanted import anew_without
 
 # A token costs some milliseconds beside what it reads, which the roofline leaves out: from so many tokens a second on
@@ -142,13 +150,18 @@ def debug_logging(facts: Facts) -> Judgement:
     if not debugging(facts):
         seen = server.process is not None and server.process.environ
         return unsaid_at_start(facts.log) if server.answers and not seen else None
-    value = server.process.environ.get(DEBUG) if server.process else None
+    value = server.process.environ.get(DEBUG, "") if server.process else ""
     return Finding(
-        f"{DEBUG}={value} in the server's environment" if value else "the server's log has lines of level DEBUG",
+        f"{DEBUG}={value} in the server's environment" if is_level(value) else "the server's log says " + logged(facts),
         "unset: every step of every request is written to the log",
         Remedy("start the server without it", anew_without(DEBUG, facts)),
         subject=f"pid {server.pid}" if server.pid else "",
     )
+
+
+def logged(facts: Facts) -> str:
+    """What the server took the variable for, of its line `server config`."""
+    return f"{DEBUG}:{(facts.log.config or {}).get(DEBUG, '')}, as it started"
 
 
 CHECKS = (

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmctl.core.checks.facts import Facts, NotGathered
+from llmctl.core.checks.facts.deep import DeepFacts
 from llmctl.core.checks.facts.gpu import Card
 from llmctl.core.checks.facts.speed import ModelSpeed
 from llmctl.core.checks.gpu_work import BUSY_PERCENT, WORDS, less, link, rivals
@@ -36,26 +37,40 @@ class Link:
     commands: tuple[str, ...] = LINK
 
 
-def cards_of(model: ModelSpeed, facts: Facts) -> tuple[Card, ...]:
-    """Those that the model lies on, as they were while the probe ran, else as they are now. All of them where NVML does
-    not say which these are."""
+def deep_of(facts: Facts) -> DeepFacts | None:
     try:
-        every = at_work(facts) or facts.gpu.cards
+        return facts.deep
+    except NotGathered:
+        return None
+
+
+def cards_of(model: ModelSpeed, facts: Facts) -> tuple[Card, ...]:
+    """Those that the model lies on, as they were while it was probed, else as they are now. All of them where NVML does
+    not say which these are, and none of a model in host memory."""
+    if model.place == "cpu":
+        return ()
+    try:
+        every = at_work(model, facts) or facts.gpu.cards
     except NotGathered:
         return ()
-    held = [card for card in every if any(process.pid == model.runner_pid for process in card.processes)] or every
+    held = [card for card in every if holds(card, model)] or every
     return tuple(card for card in held if card.name in model.cards) or tuple(held)
 
 
-def at_work(facts: Facts) -> tuple[Card, ...]:
-    try:
-        return facts.deep.cards
-    except NotGathered:
-        return ()
+def holds(card: Card, model: ModelSpeed) -> bool:
+    return any(process.pid == model.runner_pid for process in card.processes)
 
 
-def idle(card: Card, facts: Facts) -> bool:
-    return not at_work(facts) and (card.utilization_percent or 0) < BUSY_PERCENT
+def at_work(model: ModelSpeed, facts: Facts) -> tuple[Card, ...]:
+    """As the probe of this very model saw them: another one may have worked on other cards."""
+    deep = deep_of(facts)
+    return deep.cards if deep is not None and deep.asked == model.name else ()
+
+
+def idle(card: Card, model: ModelSpeed, facts: Facts) -> bool:
+    """NVML's utilization lags behind a probe, which tells itself that the model's cards work: where these are known."""
+    probed = at_work(model, facts) and (holds(card, model) or len(cards_of(model, facts)) == 1)
+    return not probed and (card.utilization_percent or 0) < BUSY_PERCENT
 
 
 def throttled(model: ModelSpeed, facts: Facts, base: float, part: float, domain: Domain) -> list[Cause]:
@@ -63,14 +78,15 @@ def throttled(model: ModelSpeed, facts: Facts, base: float, part: float, domain:
     at full clocks and at least. The other clock may cost as much as it is lower, of `part` at most."""
     found = []
     for card in cards_of(model, facts):
-        resting = idle(card, facts)
+        resting = idle(card, model, facts)
         memory = lost(card.memory_clock, card.memory_clock_most)
         if not card.throttled and (resting or (memory or 0.0) < USUAL_LOSS):
             continue
         why = "; ".join(WORDS[reason] for reason in card.throttled) or "the memory's clock is lowered"
         share = None if resting else slowed(card, base, part, domain)
         if resting:
-            detail = "the card is idle now, and so are its clocks; doctor --deep sees them at work"
+            detail = "the card is idle now, and so are its clocks"
+            detail += "; doctor --deep sees them at work" if deep_of(facts) is None else ""
         else:
             detail = clocks(card) or "NVML does not tell its clocks"
         found.append(Cause(f"GPU {card.index}, {why}", share, detail, CLOCKS))
@@ -125,7 +141,7 @@ def link_of(model: ModelSpeed, facts: Facts) -> Link | None:
     could be."""
     links = []
     for card in cards_of(model, facts):
-        resting = idle(card, facts)
+        resting = idle(card, model, facts)
         generation = card.pcie_generation_most if resting else card.pcie_generation
         now, best = (generation, card.pcie_width), (card.pcie_generation_most, card.pcie_width_most)
         if None in now or None in best:

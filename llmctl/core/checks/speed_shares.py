@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from llmctl.core.checks.facts import Facts, NotGathered
-from llmctl.core.checks.facts.deep import DeepFacts
 from llmctl.core.checks.facts.speed import ModelSpeed
-from llmctl.core.checks.speed_cards import Link, competing, link_of, throttled
+from llmctl.core.checks.speed_cards import Link, competing, deep_of, link_of, throttled
 from llmctl.core.checks.speed_cause import Cause, largest, ordered, percent, words
 from llmctl.core.checks.wanted import anew_without
 from llmctl.core.checks.words import size
 from llmctl.core.memory.token_time import Span, copies, link_seconds, usual_link_seconds
+from llmctl.core.serving import GO_TRUE, as_read
 
 DEBUG = "OLLAMA_DEBUG"
-GO_TRUE = frozenset({"1", "t", "T", "true", "True", "TRUE"})
+LEVEL = re.compile(r"\+?0*[1-9][0-9]*")
 # From so much of its context on an answer is soon cut.
 NEAR_FULL = 0.9
 
@@ -133,13 +134,6 @@ def debug(model: ModelSpeed, facts: Facts) -> list[Cause]:
     return [Cause("debug logging", Span(0.0, deep.server_share), detail, remedy)]
 
 
-def deep_of(facts: Facts) -> DeepFacts | None:
-    try:
-        return facts.deep
-    except NotGathered:
-        return None
-
-
 def debugging(facts: Facts) -> bool:
     """Whether the server's log or environment says so."""
     try:
@@ -155,6 +149,7 @@ def debugging(facts: Facts) -> bool:
 
 
 def is_level(value: str) -> bool:
-    """A Go bool that is true, or a number but 0 (ollama v0.34.0 envconfig/config.go:201)."""
-    plain = value.strip().strip("'\"")
-    return plain in GO_TRUE or (plain.lstrip("+-").isdigit() and int(plain) != 0)
+    """A Go bool that is true, or a number above 0; one below makes the log shorter (ollama v0.34.0
+    envconfig/config.go:201)."""
+    text = as_read(value)
+    return text in GO_TRUE or LEVEL.fullmatch(text) is not None

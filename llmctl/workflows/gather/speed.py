@@ -108,7 +108,7 @@ def of_bytes(model: Model, read: Read, lines: Iterable[Buffer], one: ResidentFac
     every = sum(read.gpu_bytes) + read.host_bytes + cache
     return {
         "cache_share": cache / every if every else None,
-        "crossing_bytes": crossing_bytes(model.shape, one.context),
+        "crossing_bytes": crossing_bytes(model.shape, one.context) if read.gpu_bytes else 0,
         "host_weights_bytes": on_host(model, lines) if read.gpu_bytes else 0,
         "host_read_bytes": read.host_bytes if read.gpu_bytes else 0,
         "batch": read.batch,

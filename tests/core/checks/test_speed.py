@@ -14,7 +14,7 @@ from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.deep import DeepFacts
 from llmctl.core.checks.facts.gpu import Card, GpuFacts
 from llmctl.core.checks.facts.log import LogFacts
-from llmctl.core.checks.facts.server import ServerFacts
+from llmctl.core.checks.facts.server import ServerFacts, ServerProcess
 from llmctl.core.checks.facts.speed import ModelSpeed, SpeedFacts
 from llmctl.core.checks.speed_shares import is_level
 from llmctl.core.memory.token_time import Span, TokenTime
@@ -126,6 +126,11 @@ def test_a_late_first_token_is_measured_anew_with_a_command_as_it_stands() -> No
         ("true", True),
         ("2", True),
         ("'1'", True),
+        ("+1", True),
+        # Less than without it: WARN.
+        ("-1", False),
+        ("00", False),
+        ("²", False),
         ("0", False),
         ("false", False),
         ("on", False),
@@ -134,3 +139,17 @@ def test_a_late_first_token_is_measured_anew_with_a_command_as_it_stands() -> No
 )
 def test_what_the_engine_takes_for_a_debug_level(value: str, on: bool) -> None:
     assert is_level(value) == on
+
+
+@pytest.mark.parametrize(
+    ("environ", "said", "observed"),
+    [
+        ({"OLLAMA_DEBUG": "1"}, "DEBUG", "OLLAMA_DEBUG=1 in the server's environment"),
+        ({}, "DEBUG-4", "the server's log says OLLAMA_DEBUG:DEBUG-4, as it started"),
+    ],
+)
+def test_what_was_read_of_debug_logging(environ: dict[str, str], said: str, observed: str) -> None:
+    process = ServerProcess(7, "me", "/opt/ollama", "S", None, None, environ, None)
+    log = LogFacts("server.log", 1, True, config={"OLLAMA_DEBUG": said}, debug=True)
+    found = outcomes(facts(server=replace(SERVER, processes=(process,)), log=log))["speed.debug-logging"]
+    assert [finding.observed for finding in found.findings] == [observed]

@@ -23,8 +23,9 @@ OWN = 7
 NOTHING = Span(0.0, 0.0)
 SERVE = ServerProcess(5, "ollama", "/usr/bin/ollama", "S", 11434, None, {}, 9.0, unit="ollama.service")
 RUNNER = Runner(OWN, "ollama", 5, (), "S", None, None, "ok", 9.0)
+BESIDE = replace(RUNNER, pid=8)
 SERVER = ServerFacts(
-    "http://127.0.0.1:11434", "default", "answers", owner="foreign", pid=5, processes=(SERVE,), runners=(RUNNER,)
+    "http://127.0.0.1:11434", "default", "answers", owner="foreign", pid=5, processes=(SERVE,), runners=(RUNNER, BESIDE)
 )
 CARD = Card(
     0,
@@ -138,7 +139,7 @@ def test_clocks_that_say_nothing() -> None:
     idle = replace(HOT, utilization_percent=0, clock=210, memory_clock=405)
     assert "idle" in causes(MODEL, facts(idle))["GPU 0"].detail
     # As they were while the probe ran.
-    at_work = DeepFacts(cards=(replace(HOT, utilization_percent=0, memory_clock=4750),))
+    at_work = DeepFacts(asked="m", cards=(replace(HOT, utilization_percent=0, memory_clock=4750),))
     assert near(causes(MODEL, facts(idle, deep=at_work))["GPU 0"].share, 0.2, 0.5)
     blind = replace(HOT, clock=None, memory_clock=None)
     assert causes(MODEL, facts(blind))["GPU 0"].detail == "NVML does not tell its clocks"
@@ -146,6 +147,28 @@ def test_clocks_that_say_nothing() -> None:
     assert "GPU 0" not in causes(MODEL, facts(replace(idle, throttled=())))
     assert "GPU 0" not in causes(MODEL, facts(replace(CARD, memory_clock=9250, clock=1700)))
     assert "GPU 0" in causes(MODEL, facts(replace(CARD, memory_clock=4750)))
+
+
+def test_a_probe_of_another_model_says_nothing_of_this_ones_card() -> None:
+    resting = {"utilization_percent": 0, "clock": 210, "memory_clock": 405, "pcie_generation": 1}
+    other = replace(CARD, index=1, processes=(replace(CARD.processes[0], pid=BESIDE.pid),), **resting)  # type: ignore[arg-type]
+    probed = DeepFacts(asked="m", cards=(CARD, other))
+    beside = replace(MODEL, name="other", runner_pid=BESIDE.pid)
+    assert set(causes(beside, facts(CARD, other, deep=probed))) == {"reading the weights on the GPU"}
+    # Of a card that is held back its share is not known, and another --deep would not tell it.
+    found = facts(CARD, replace(other, throttled=("hw_thermal",)), deep=probed)
+    assert causes(beside, found)["GPU 1"].detail == "the card is idle now, and so are its clocks"
+    # Nor is it known which of two such cards worked where NVML names no process of the model.
+    unnamed = replace(probed, cards=(replace(CARD, processes=()), replace(other, processes=())))
+    assert set(causes(MODEL, facts(CARD, other, deep=unnamed))) == {"reading the weights on the GPU"}
+
+
+def test_a_model_in_host_memory_has_no_card_to_blame() -> None:
+    model = replace(MODEL, place="cpu", time=None, cards=())
+    busy = replace(HOT, processes=(RIVAL,), clock=525, pcie_width=4)
+    for deep in (None, DeepFacts(asked="m", cards=(busy,))):
+        assert causes(model, facts(busy, deep=deep)) == {}
+        assert speed_shares.of_first_token(model, facts(busy, deep=deep), 1000, 10.0) == ()
 
 
 def test_a_card_that_the_model_does_not_use_is_no_cause() -> None:
