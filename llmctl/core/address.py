@@ -41,12 +41,7 @@ def parse_host(value: str, variable: str) -> Address:
     all interfaces, which is the loopback for one who connects; a bare number is a host name; a port that is
     no port is the default one. Raises UsageError for what cannot name a host.
     """
-    text = as_read(value).strip()
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "", text
-    rest = rest.partition("/")[0]
-    host, port_text = split_host(rest)
+    scheme, host, port_text = parts(value)
     if scheme == "https":
         raise UsageError(f"{variable} says https, and ollama's own server speaks plain http", f"unset {variable}")
     if any(character.isspace() for character in host):
@@ -54,6 +49,21 @@ def parse_host(value: str, variable: str) -> Address:
     port = int(port_text) if port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535 else None
     default = SCHEME_PORTS.get(scheme, DEFAULT_PORT) if not port_text else DEFAULT_PORT
     return Address(UNSPECIFIED.get(host, host), default if port is None else port, variable)
+
+
+def with_port(value: str) -> str:
+    """An OLLAMA_HOST that says no port with the one that Ollama has unless it is told otherwise. What it listens at
+    stays: one of all interfaces is no loopback here."""
+    return Address(parts(value)[1] or DEFAULT_HOST, DEFAULT_PORT, "").url
+
+
+def parts(value: str) -> tuple[str, str, str]:
+    """Its scheme, host and port as they are written, without the path; empty where nothing is."""
+    text = as_read(value).strip()
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    return (scheme, *split_host(rest.partition("/")[0]))
 
 
 def split_host(text: str) -> tuple[str, str]:

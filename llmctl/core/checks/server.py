@@ -5,16 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from llmctl.core.address import parse_host
+from llmctl.core.address import parse_host, parts, with_port
 from llmctl.core.checks import server_others, server_processes, server_settings
 from llmctl.core.checks.causes import NO_ANSWER, UNITS_IDLE
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.facts.server import ServerFacts, ServerProcess
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.server_others import in_the_way
-from llmctl.core.checks.wanted import ended_by, restarted, rights
+from llmctl.core.checks.wanted import by_unit, edited, is_mine, look_at, restarted, rights
 from llmctl.core.guard.facts import Limits
-from llmctl.core.serving import as_read
 from llmctl.errors import UsageError
 
 ADDRESSES = ("LLMCTL_HOST", "OLLAMA_HOST")
@@ -42,10 +41,10 @@ def host_without_port(facts: Facts) -> Judgement:
     variable = server.origin if server.origin in ADDRESSES else ""
     value = facts.shell.environ.get(variable, "")
     if means_port_80(value):
-        remedy = Remedy("write the port too", (f"export {variable}={value.strip().rstrip('/')}:11434",))
+        remedy = Remedy("write the port too", (f"export {variable}={shlex.quote(with_port(value))}",))
         return Finding(
             f"{variable} is {value}, which means port 80, and no Ollama answers there",
-            f"{value.strip().rstrip('/')}:11434, where Ollama listens unless it is told otherwise",
+            f"{with_port(value)}, where Ollama listens unless it is told otherwise",
             remedy,
             (server.words,) if server.words else (),
             variable,
@@ -59,19 +58,25 @@ def wrong_bind(found: ServerProcess, facts: Facts) -> Finding:
     value = found.environ["OLLAMA_HOST"]
     return Finding(
         f"OLLAMA_HOST of pid {found.pid} is {value}: it listens on port 80",
-        f"{value.strip().rstrip('/')}:11434",
-        Remedy(
-            "end it, and start it with the port",
-            (ended_by(found, facts), f"OLLAMA_HOST={value.rstrip('/')}:11434 ollama serve"),
-        ),
+        with_port(value),
+        bound_anew(found, facts, with_port(value)),
         subject=f"pid {found.pid}",
     )
 
 
+def bound_anew(found: ServerProcess, facts: Facts, address: str) -> Remedy:
+    if by_unit(found, facts):
+        return Remedy("write the port too where its unit says OLLAMA_HOST", edited(found))
+    if not is_mine(found, facts):
+        return Remedy("have its user start it with the port", (look_at(found),))
+    start = f"OLLAMA_HOST={shlex.quote(address)} ollama serve"
+    return Remedy("end it, and start it with the port", (f"kill {found.pid}", start))
+
+
 def means_port_80(value: str) -> bool:
     """Whether a scheme is given and no port: http:// is port 80 then (ollama v0.34.0 envconfig/config.go:22-60)."""
-    text = as_read(value).strip().lower()
-    return text.startswith("http://") and ":" not in text.removeprefix("http://").partition("/")[0].rpartition("]")[2]
+    scheme, _, port = parts(value)
+    return scheme == "http" and not port
 
 
 def port_taken(facts: Facts) -> Judgement:

@@ -109,12 +109,17 @@ def restarted(facts: Facts, said: Mapping[str, str] | None = None, between: tupl
     return (f"kill {process.pid}", *between, " ".join([*words, "ollama serve"]))
 
 
+def edited(process: ServerProcess) -> tuple[str, ...]:
+    """The commands that change what its unit says, and let that count."""
+    return (f"{systemctl(process)} edit {process.unit}", f"{systemctl(process)} restart {process.unit}")
+
+
 def anew_with(facts: Facts, said: Mapping[str, str]) -> tuple[str, ...]:
     """The commands that start the server with these variables, or without those whose value is empty: what a unit has
     is edited there. Not for what the profile decides."""
     process = facts.server.process
     if facts.server.owner != "llmctl" and process is not None and by_unit(process, facts):
-        return (f"{systemctl(process)} edit {process.unit}", f"{systemctl(process)} restart {process.unit}")
+        return edited(process)
     own = facts.server.owner != "foreign"
     unset = (f"unset {name}" for name, value in said.items() if not value or (own and name in facts.shell.environ))
     return (*unset, *restarted(facts, said))

@@ -35,6 +35,10 @@ LOG = LogFacts("log", 100, since_start=True, now_seconds=NOW)
 PROFILE = Profile("mine", (ModelSpec("m"),))
 
 
+HOST_WITHOUT_PORT = "server.host-without-port"
+LOOK_AT_9 = "ps -o pid,user,lstart,args -p 9"
+
+
 def facts(found: ServerFacts, **areas: Any) -> Facts:
     usual: dict[str, object] = {
         "shell": ShellFacts("ann", 1000, {}, None, False),
@@ -75,6 +79,9 @@ def test_a_server_that_is_as_it_should_be() -> None:
         ("http://box.lan/", True),
         ("http://[::1]", True),
         ('"http://127.0.0.1"', True),
+        ("http://::1", True),
+        ("http://127.0.0.1:", True),
+        ("http://127.0.0.1/a:1", True),
         ("http://127.0.0.1:11434", False),
         ("http://[::1]:11434", False),
         ("127.0.0.1", False),
@@ -87,6 +94,26 @@ def test_which_addresses_mean_port_80(value: str, wrong: bool) -> None:
     assert ids(found) == ["server.host-without-port" if wrong else "server.not-running"]
 
 
+@pytest.mark.parametrize(
+    ("value", "commands"),
+    [
+        ("http://box.lan", ("export OLLAMA_HOST=http://box.lan:11434",)),
+        ("http://box.lan/x/", ("export OLLAMA_HOST=http://box.lan:11434",)),
+        ('"http://box.lan/"', ("export OLLAMA_HOST=http://box.lan:11434",)),
+        ("http://[::1]", ("export OLLAMA_HOST='http://[::1]:11434'",)),
+        ("http://::1/", ("export OLLAMA_HOST='http://[::1]:11434'",)),
+        ("http://", ("export OLLAMA_HOST=http://127.0.0.1:11434",)),
+        ("http://a;b", ("export OLLAMA_HOST='http://a;b:11434'",)),
+    ],
+)
+def test_the_port_is_written_behind_the_host(value: str, commands: tuple[str, ...]) -> None:
+    found = first(facts(replace(ABSENT, origin="OLLAMA_HOST"), shell=shell(OLLAMA_HOST=value)), HOST_WITHOUT_PORT)
+    assert found.remedy.commands == commands
+    bound = replace(PROCESS, pid=9, port=80, environ={"OLLAMA_HOST": value})
+    found = first(facts(replace(ABSENT, processes=(bound,))), HOST_WITHOUT_PORT)
+    assert found.remedy.commands[1] == f"{commands[0].removeprefix('export ')} ollama serve"
+
+
 def test_a_variable_that_nobody_reads_is_no_cause() -> None:
     assert ids(facts(ABSENT, shell=shell(OLLAMA_HOST="http://127.0.0.1"))) == ["server.not-running"]
 
@@ -95,7 +122,7 @@ def test_a_server_that_was_told_http_and_no_port() -> None:
     other = replace(PROCESS, pid=9, port=80, environ={"OLLAMA_HOST": "http://0.0.0.0"})
     found = first(facts(replace(ABSENT, processes=(other,))), "server.host-without-port")
     assert found.subject == "pid 9"
-    assert found.remedy.commands == ("kill 9", "OLLAMA_HOST=http://0.0.0.0:11434 ollama serve")
+    assert found.expected == "http://0.0.0.0:11434"
     assert "server.host-without-port" not in ids(facts(replace(ANSWERS, processes=(PROCESS, other))))
 
 
@@ -159,20 +186,29 @@ def test_a_private_server_is_beside_others_on_purpose() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "command"),
+    ("other", "command", "anew"),
     [
-        ({}, "kill 9"),
-        ({"unit": "ollama.service", "scope": "user"}, "systemctl --user stop ollama.service"),
-        ({"user": "bob"}, "ps -o pid,user,lstart,args -p 9"),
-        ({"user": "bob", "unit": "ollama.service", "scope": "user"}, "ps -o pid,user,lstart,args -p 9"),
-        ({"user": "ollama", "unit": "ollama.service"}, "systemctl status ollama.service"),
+        ({}, "kill 9", ("kill 9", "OLLAMA_HOST=http://0.0.0.0:11434 ollama serve")),
+        (
+            {"unit": "ollama.service", "scope": "user"},
+            "systemctl --user stop ollama.service",
+            ("systemctl --user edit ollama.service", "systemctl --user restart ollama.service"),
+        ),
+        ({"user": "bob"}, LOOK_AT_9, (LOOK_AT_9,)),
+        ({"user": "bob", "unit": "ollama.service", "scope": "user"}, LOOK_AT_9, (LOOK_AT_9,)),
+        (
+            {"user": "ollama", "unit": "ollama.service"},
+            "systemctl status ollama.service",
+            ("sudo systemctl edit ollama.service", "sudo systemctl restart ollama.service"),
+        ),
     ],
 )
-def test_nobody_is_told_to_end_another_users_server(other: dict[str, Any], command: str) -> None:
+def test_nobody_is_told_to_end_another_users_server(other: dict[str, Any], command: str, anew: tuple[str, ...]) -> None:
+    """Nor to start a second one beside that of a unit."""
     second = replace(PROCESS, **{"pid": 9, "environ": {"OLLAMA_HOST": "http://0.0.0.0"}, **other})
     up = first(facts(replace(ANSWERS, processes=(PROCESS, second))), "server.second")
     assert up.remedy.commands == (command,)
-    assert command in first(facts(replace(ABSENT, processes=(second,))), "server.host-without-port").remedy.commands
+    assert first(facts(replace(ABSENT, processes=(second,))), "server.host-without-port").remedy.commands == anew
 
 
 def test_a_server_of_which_nobody_tells_the_process_is_not_beside_itself() -> None:
