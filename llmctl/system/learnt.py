@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,26 +100,40 @@ class Learnt:
 
 
 def read(state: Path) -> Learnt:
-    """What was learnt so far; nothing where the file is missing or is not one of these."""
+    """What was learnt so far; nothing where the file is missing, is not one of these or holds what is no number."""
     try:
         with (state / NAME).open("rb") as file:
             data: Any = json.loads(file.read(LIMIT_BYTES))
         return Learnt(
             {str(key): int(value) for key, value in data["runtime"].items()},
-            {str(key): [float(value) for value in values][-KEPT:] for key, values in data["speed"].items()},
-            {str(key): float(value) for key, value in data.get("best", {}).items()},
-            {
-                str(key): [(int(tokens), float(seconds)) for tokens, seconds in values][-KEPT:]
-                for key, values in data.get("first_token", {}).items()
-            },
+            {str(key): _counting(map(_finite, values))[-KEPT:] for key, values in data["speed"].items()},
+            {str(key): best for key, value in data.get("best", {}).items() for best in _counting([_finite(value)])},
+            {str(key): _first_tokens(values)[-KEPT:] for key, values in data.get("first_token", {}).items()},
             {
                 str(key): [(int(predicted), int(measured)) for predicted, measured in values][-KEPT_LOADS:]
                 for key, values in data.get("residual", {}).items()
             },
-            {str(key): [int(value) for value in values][-KEPT:] for key, values in data.get("context", {}).items()},
+            {str(key): _counting(map(int, values))[-KEPT:] for key, values in data.get("context", {}).items()},
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError):
         return Learnt()
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no figure")
+    return number
+
+
+def _counting(figures: Iterable[T]) -> list[T]:
+    """Those above 0: an answer of no speed, or of no tokens, says nothing of others."""
+    return [figure for figure in figures if figure > 0]
+
+
+def _first_tokens(values: Iterable[tuple[Any, Any]]) -> list[tuple[int, float]]:
+    figures = [(int(tokens), _finite(seconds)) for tokens, seconds in values]
+    return [(tokens, seconds) for tokens, seconds in figures if tokens > 0 and seconds > 0]
 
 
 def write(state: Path, learnt: Learnt) -> None:
