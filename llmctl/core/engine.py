@@ -18,6 +18,8 @@ VersionKey = tuple[int, int, int, int]
 
 MINIMUM_VERSION = "0.30.0"
 DEFAULT_VERSION = "0.34.0"
+# What helps where a server that is not llmctl's has another version than the profile asks for.
+WITHOUT_VERSION = "set server.port in the profile to another port, or remove engine.version"
 
 VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(-\S+)?")
 PRE_RELEASE = re.compile(r"-(alpha|beta|rc)", re.IGNORECASE)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmctl.core import serving
-from llmctl.core.engine import DEFAULT_VERSION, MINIMUM_VERSION, is_new_enough
+from llmctl.core.engine import DEFAULT_VERSION, MINIMUM_VERSION, WITHOUT_VERSION, is_new_enough
 from llmctl.core.pin import EnginePin
 from llmctl.core.progress import Step
 from llmctl.errors import EngineMissing, Refused
@@ -78,7 +78,7 @@ def accept(up: Up, running: Running) -> None:
     if wanted is not None and running.version != wanted and running.owner == "foreign":
         raise Refused(
             f"the server at {running.base_url} is Ollama {running.version}; the profile asks for {wanted}",
-            "set server.port in the profile to another port, or remove engine.version",
+            WITHOUT_VERSION,
         )
     detail = f"Ollama {running.version} at {running.base_url}, {WHOSE[running.owner]}"
     up.progress(Step("server", "server", "skipped", detail))

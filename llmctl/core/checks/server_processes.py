@@ -10,8 +10,10 @@ from llmctl.core.checks.facts.log import Load, LogFacts
 from llmctl.core.checks.facts.server import Runner
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy
 from llmctl.core.checks.logged import unsaid
+from llmctl.core.checks.server_settings import set_anew
 from llmctl.core.checks.wanted import ended_by, restarted, rights
 from llmctl.core.checks.words import size
+from llmctl.core.engine import WITHOUT_VERSION
 
 OFTEN = 3
 # How long a model stays where nobody says otherwise (ollama v0.34.0 envconfig/config.go:129).
@@ -26,8 +28,8 @@ def version_differs(facts: Facts) -> Judgement:
     wanted = profile.engine.version if profile is not None else None
     process, found = server.process, []
     if wanted is not None and wanted != server.version:
-        remedy = Remedy("start the version that the profile asks for", (server.up,))
-        found.append(Finding(f"Ollama {server.version} answers", f"Ollama {wanted}, as the profile asks", remedy))
+        expected = f"Ollama {wanted}, as the profile asks"
+        found.append(Finding(f"Ollama {server.version} answers", expected, in_version(facts)))
     if process is not None and process.replaced:
         found.append(
             Finding(
@@ -49,6 +51,15 @@ def version_differs(facts: Facts) -> Judgement:
             )
         )
     return found
+
+
+def in_version(facts: Facts) -> Remedy:
+    """`up` attaches to no server of another version that is not llmctl's; its own, of the same settings, it leaves."""
+    server = facts.server
+    if server.owner == "foreign":
+        return Remedy(WITHOUT_VERSION, (server.up,))
+    anew = set_anew(facts, []) if server.owner == "systemd" else (server.down, server.up)
+    return Remedy("start the version that the profile asks for", anew)
 
 
 def orphaned_runner(facts: Facts) -> Judgement:

@@ -18,7 +18,9 @@ from llmctl.core.checks.facts.server import Answer, Listener, Program, Runner, S
 from llmctl.core.checks.facts.shell import ShellFacts
 from llmctl.core.checks.wanted import anew_with, restarted
 from llmctl.core.profile import EngineSpec, ModelSpec, Profile, ServerSpec
+from llmctl.core.server_state import Owner
 from llmctl.core.serving import Lack
+from llmctl.core.unit import Scope
 
 WEIGHTS = "sha256:" + "ab" * 32
 URL = "http://127.0.0.1:11434"
@@ -232,6 +234,25 @@ def test_versions() -> None:
     assert words(replace(ANSWERS, cli=Program("/usr/bin/ollama", "0.34.0"))) == []
     assert words(replace(ANSWERS, cli=Program("/opt/ollama", "0.31.1"))) == ["/opt/ollama is 0.31.1, the server 0.34.0"]
     assert words(replace(ANSWERS, processes=(replace(PROCESS, replaced=True),)))[0].endswith("/usr/bin/ollama")
+
+
+@pytest.mark.parametrize(
+    ("owner", "scope", "words", "commands"),
+    [
+        ("llmctl", "system", "start the version", ("llmctl down", "llmctl up")),
+        ("systemd", "system", "start the version", ("sudo llmctl install-service",)),
+        ("systemd", "user", "start the version", ("llmctl install-service --user",)),
+        ("foreign", "system", "set server.port in the profile to another port", ("llmctl up",)),
+    ],
+)
+def test_how_a_server_gets_the_profiles_version(
+    owner: Owner, scope: Scope, words: str, commands: tuple[str, ...]
+) -> None:
+    profile = ProfileFacts(replace(PROFILE, engine=EngineSpec(version="0.33.0")))
+    seen = replace(ANSWERS, owner=owner, processes=(replace(PROCESS, scope=scope),))
+    remedy = first(facts(seen, profile=profile), "server.version-differs").remedy
+    assert remedy.text.startswith(words)
+    assert remedy.commands == commands
 
 
 def test_which_orphans_are_told_of_and_how_they_are_ended() -> None:
