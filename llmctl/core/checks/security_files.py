@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from llmctl.core import unit
 from llmctl.core.checks.causes import NO_SERVER, NO_STORE, NOTHING_TO_RUN
 from llmctl.core.checks.facts import Facts
+from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.security_open import UNSEEN, variables
 from llmctl.core.checks.server_settings import environment
@@ -66,14 +68,23 @@ def in_units(facts: Facts) -> Iterator[Finding]:
                 f"{names(known.passwords)} stands in the unit with a password; every user may read it: "
                 f"systemctl show {known.name}",
                 "no secret in a unit",
-                Remedy(
-                    "take it out of the unit and its drop-ins; with the variable set, install-service keeps it as a "
-                    "credential",
-                    (f"{service.systemctl} edit {known.name}", service.reinstall),
-                ),
+                without_password(service, known),
                 (known.file, *known.drop_ins),
                 known.name,
             )
+
+
+def without_password(service: ServiceFacts, known: UnitFacts) -> Remedy:
+    """Ollama's own unit is the machine's, whosever llmctl's are, and install-service keeps no credential for it."""
+    if known.name == unit.FOREIGN:
+        return Remedy(
+            "take it out of the unit and its drop-ins",
+            (f"sudo systemctl edit {known.name}", f"sudo systemctl restart {known.name}"),
+        )
+    return Remedy(
+        "take it out of the unit and its drop-ins; with the variable set, install-service keeps it as a credential",
+        (f"{service.systemctl} edit {known.name}", service.reinstall),
+    )
 
 
 def store_writable(facts: Facts) -> Judgement:

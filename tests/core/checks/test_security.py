@@ -238,6 +238,30 @@ def test_passwords_of_proxies(name: str, value: str, has: bool) -> None:
     assert has_password(name, value) is has
 
 
+@pytest.mark.parametrize("scope", ["system", "user", None])
+@pytest.mark.parametrize("name", ["llmctl-engine.service", "ollama.service"])
+def test_how_a_password_leaves_a_unit(scope: Scope | None, name: str) -> None:
+    """Ollama's own unit is the machine's, also beside a service of one user."""
+    has = UnitFacts(name, f"/etc/systemd/system/{name}", passwords=("HTTPS_PROXY",))
+    manager = "systemctl --user" if scope == "user" else "sudo systemctl"
+    mine = name != "ollama.service"
+    service = ServiceFacts(
+        True,
+        scope,
+        units={name: has} if mine else {},
+        ollama=None if mine else has,
+        systemctl=manager,
+        reinstall="llmctl install-service --user" if scope == "user" else "sudo llmctl install-service",
+    )
+    given = facts({"PATH": "/"})
+    (finding,) = outcome("security.proxy-password", Facts({**given.areas, "service": service})).findings
+    if mine:
+        assert finding.remedy.commands == (f"{manager} edit {name}", service.reinstall)
+    else:
+        assert finding.remedy.commands == (f"sudo systemctl edit {name}", f"sudo systemctl restart {name}")
+        assert "install-service" not in finding.remedy.text
+
+
 def test_a_password_is_never_shown() -> None:
     given = facts({"HTTPS_PROXY": "http://me:secret@proxy:3128"})
     assert "secret" not in repr(outcome("security.proxy-password", given).findings)
