@@ -106,17 +106,15 @@ def foreign_beside(service: ServiceFacts) -> Judgement:
     ollama, engine = service.ollama, service.units.get(unit.ENGINE)
     if not service.same_port or ollama is None or engine is None:
         return None
+    words, models = "give llmctl its place, with its models; or keep Ollama's own and adopt it", " --import-models copy"
+    if service.scope == "user":
+        # Both are for the service of the machine.
+        words, models = "give llmctl its place; what only Ollama's own store has is pulled anew", ""
     return Finding(
         f"{unit.FOREIGN} ({ollama.enabled}, {ollama.active}) and {unit.ENGINE} want the same port, and whichever "
         "starts first at a boot has it",
         "one of them",
-        Remedy(
-            "give llmctl its place, with its models; or keep Ollama's own and adopt it",
-            (
-                f"sudo systemctl disable --now {unit.FOREIGN}",
-                f"{service.llmctl} install-service --import-models copy",
-            ),
-        ),
+        Remedy(words, (f"sudo systemctl disable --now {unit.FOREIGN}", f"{service.reinstall}{models}")),
         (f"{unit.FOREIGN}: {ollama.file}", f"{unit.ENGINE}: {engine.file}"),
         unit.FOREIGN,
     )

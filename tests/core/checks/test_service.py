@@ -127,6 +127,21 @@ def test_what_is_set_in_a_shell_is_not_heard_by_the_server(name: str, words: str
     assert found.remedy.commands == (f"unset {name}",)
 
 
+@pytest.mark.parametrize(
+    ("scope", "reinstall", "more", "word"),
+    [
+        ("system", "sudo llmctl install-service", " --import-models copy", "adopt"),
+        ("system", "llmctl install-service", " --import-models copy", "adopt"),
+        ("user", "llmctl install-service --user --profile mine", "", "pulled anew"),
+    ],
+)
+def test_one_of_two_units_gives_way(scope: Literal["system", "user"], reinstall: str, more: str, word: str) -> None:
+    two = replace(SOUND, scope=scope, ollama=OLLAMA, same_port=True, reinstall=reinstall)
+    (found,) = outcome("service.foreign-beside", two).findings
+    assert found.remedy.commands == ("sudo systemctl disable --now ollama.service", reinstall + more)
+    assert word in found.remedy.text
+
+
 def test_an_adopted_service_needs_ollamas_unit_and_what_it_lacks() -> None:
     adopted = replace(SOUND, adopted=True, units={each.name: each for each in (GUARD, TARGET)}, ollama=OLLAMA)
     assert outcome("service.overwritten", adopted).state == "ok"
