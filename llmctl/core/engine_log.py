@@ -43,8 +43,8 @@ RUNNER_LINE = re.compile(
 # What the engine says at this level alone, without text of requests.
 SAID_IN_DEBUG = KINDS["memory_not_recovered"]
 DEBUG_LINE = re.compile(r"level=(?:DEBUG|TRACE)")
-# The same words within so long are one event.
-AT_ONCE_SECONDS = 1.0
+# The same words about a runner's end within so long are one end: a load lies between two.
+AT_ONCE_SECONDS = 0.3
 TIME = re.compile(r"time=(\S+)")
 COMMAND = re.compile(r'msg="starting llama-server" cmd="(?P<cmd>[^"]*)"')
 # server/sched.go:641 and 529; each has the model's file and the error.
@@ -101,7 +101,7 @@ def parse(
     lowered = text.lower()
     config = effective(text)
     requests = list(GIN.finditer(text))
-    found = {name: kind(text, lowered, phrases, now_seconds) for name, phrases in KINDS.items()}
+    found = {name: kind(text, lowered, name, now_seconds) for name in KINDS}
     gpu_lines = tuple(lines_with(text, text, 'msg="inference compute"'))
     return LogFacts(
         source,
@@ -130,32 +130,32 @@ def parse(
     )
 
 
-def kind(text: str, lowered: str, phrases: tuple[str, ...], now_seconds: float | None) -> LogLine | None:
-    """The last line of a kind, and how many there are; what the engine says twice at once counts once."""
-    seen: dict[str, tuple[float, str]] = {}
-    for phrase in phrases:
+def kind(text: str, lowered: str, name: str, now_seconds: float | None) -> LogLine | None:
+    """The last line of a kind, and how many there are."""
+    seen: set[tuple[float, str]] = set()
+    for phrase in KINDS[name]:
         for begin, line in placed(text, lowered, phrase):
             hidden = phrase not in SAID_IN_DEBUG and DEBUG_LINE.search(line[:120])
             if hidden or not (line.startswith(("time=", "Error")) or RUNNER_LINE.match(line)):
                 continue
-            at = TIME.match(line)
-            seen[at[1] if at else line] = (time_at(text, begin) or 0.0, line)
+            # More than one phrase may stand in a line.
+            seen.add((time_at(text, begin) or 0.0, line))
     if not seen:
         return None
-    said = once(sorted(seen.values()))
+    said = once(sorted(seen)) if name == "runner_ended" else sorted(seen)
     return LogLine(said[-1][1][:LINE_CHARACTERS], len(said), lately([at for at, _ in said], now_seconds))
 
 
 def once(said: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Without what was said before in the same words at the same time: two calls notice one runner's end, a
-    millisecond or two apart (ollama v0.34.0 server/sched.go:201 and 256). Ordered by time, as `said` is."""
-    last: dict[str, float] = {}
+    """Each end of a runner once: two calls notice it, a millisecond or two apart (ollama v0.34.0 server/sched.go:201
+    and 256). Ordered by time, as `said` is."""
+    first: dict[str, float] = {}
     found = []
     for at, line in said:
         words = TIME.sub("", line, count=1)
-        if words not in last or not at or at - last[words] >= AT_ONCE_SECONDS:
+        if words not in first or not at or at - first[words] >= AT_ONCE_SECONDS:
             found.append((at, line))
-        last[words] = at
+            first[words] = at
     return found
 
 

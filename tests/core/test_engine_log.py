@@ -216,6 +216,30 @@ def test_one_end_that_two_calls_notice_counts_once() -> None:
     assert found.count == 4
 
 
+def test_ends_are_told_from_the_first_line_of_each() -> None:
+    words = 'level=WARN source=llama_server.go:1196 msg="llama-server process no longer running" sys=9 string="killed"'
+    # Each line is close to the one before it, the last not to the first.
+    times = ("27:57.000", "27:57.200", "27:57.400", "27:57.600")
+    found = read(*(f"time=2026-11-23T11:{time}Z {words}" for time in times)).runner_ended
+    assert found is not None
+    assert found.count == 2
+
+
+def test_many_requests_that_are_cut_in_a_second_are_many() -> None:
+    line = 'level=WARN source=llama_server.go:317 msg="truncating input prompt" limit=2048 prompt=9000 keep=4 new=2048'
+    found = read(*(f"time=2026-11-23T11:27:{number * 0.6:06.3f}Z {line}" for number in range(90))).truncated
+    assert found is not None
+    assert found.count == 90
+
+
+def test_the_same_words_of_the_runner_at_another_time_are_another_event() -> None:
+    failed = "alloc_tensor_range: cudaMalloc failed: out of memory"
+    hours = [f'time=2026-11-23T{hour}:00:00.000Z level=INFO source=x.go:1 msg="x"' for hour in ("08", "09")]
+    found = read(hours[0], failed, failed, hours[1], failed).out_of_memory
+    assert found is not None
+    assert found.count == 2
+
+
 def test_requests_are_counted_by_the_local_time() -> None:
     lines = [f'[GIN] 2026/11/23 - {hour:02}:18:11 | 501 | 9.1ms | 127.0.0.1 | POST "/api/embed"' for hour in (6, 8)]
     now = datetime(2026, 11, 23, 8, 30, 0).timestamp()
