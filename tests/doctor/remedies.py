@@ -1,7 +1,8 @@
 """Whether a remedy's command can be run as it is typed: a shell takes it, and so do llmctl and the system's programs.
 
 Of a program that is installed here, verbs and options are looked up in its own --help, so that one that is mistyped, or
-that another version has, fails. Of one that is not, they stand in ELSEWHERE, from its manual.
+that another version has, fails. Of one that is not, they stand in ELSEWHERE, from its manual. How many operands each
+takes, and what stands behind an option that wants a value, is in SHAPES.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
-import click
+from typer._click.exceptions import UsageError
 
 from llmctl.cli import COMMANDS, load_command
 
@@ -56,8 +58,67 @@ OPTION = re.compile(r"(?<![\w-])--?[A-Za-z0-9][\w-]*")
 NAME = re.compile(r"[A-Za-z_]\w*")
 MODE = re.compile(r"[ugoa]*[-+=][rwxXst]+(,[ugoa]*[-+=][rwxXst]+)*|[0-7]{3,4}")
 UNIT = re.compile(r"[\w@.:-]+\.(service|target)|docker")
+USER = re.compile(r"[A-Za-z_][\w.-]*")
+OWNER = re.compile(r"[A-Za-z_][\w.-]*(:[\w.-]*)?")
+LIST = re.compile(r"[\w.%+-]+(=[\w.-]+)?(,[\w.%+-]+(=[\w.-]+)?)*")
+NUMBER = re.compile(r"\d+")
+FOLDER = re.compile(r"/.*")
 # What takes no unit behind its verb.
 WITHOUT_UNIT = frozenset({"daemon-reload", "reboot", "poweroff"})
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many operands a program takes (`most` None: any number), what the first of them is, and what stands behind
+    the options that want a value."""
+
+    least: int
+    most: int | None
+    values: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    first: re.Pattern[str] | None = None
+
+
+SHAPES = {
+    "systemctl": Shape(1, None),
+    "loginctl": Shape(2, None),
+    "journalctl": Shape(
+        0, 0, {**dict.fromkeys(("-u", "--unit", "--user-unit"), UNIT), **dict.fromkeys(("-n", "--lines"), NUMBER)}
+    ),
+    "usermod": Shape(1, 1, {"--groups": LIST}, USER),
+    "reboot": Shape(0, 0),
+    "dmesg": Shape(0, 0, {"--level": LIST}),
+    "mount": Shape(1, 2, {"-o": LIST}, FOLDER),
+    "findmnt": Shape(0, 2, {"--target": FOLDER}),
+    "lsblk": Shape(0, None, {"-o": LIST}),
+    "ss": Shape(0, None),
+    "lsof": Shape(0, None),
+    "id": Shape(0, None),
+    "chmod": Shape(2, None, first=MODE),
+    "chown": Shape(2, None, first=OWNER),
+    "df": Shape(0, None),
+    "du": Shape(0, None),
+    "rm": Shape(1, None),
+    "mv": Shape(2, None),
+    "ls": Shape(0, None),
+    "install": Shape(1, None, {"-o": USER, "-g": USER, "-m": MODE}),
+    "getent": Shape(1, None),
+    "seq": Shape(1, 3),
+    "ps": Shape(0, 0, {"-o": LIST, "-eo": LIST, "-p": LIST}),
+    "curl": Shape(1, 1, {"--max-time": NUMBER}, re.compile(r"https?://\S+")),
+    "docker": Shape(1, 1, {"--filter": LIST}),
+    "nvidia-smi": Shape(
+        *(0, 0),
+        {
+            **dict.fromkeys(("--display", "--query-gpu", "--format"), LIST),
+            **dict.fromkeys(("--id", "--persistence-mode", "--power-limit", "--multi-instance-gpu"), NUMBER),
+        },
+    ),
+    "nvidia-modprobe": Shape(0, 0, {"-c": NUMBER}),
+    "nvidia-ctk": Shape(2, 2, {"--runtime": USER}),
+    "modprobe": Shape(1, None),
+    "ollama": Shape(0, 1),
+    "wsl.exe": Shape(0, 0),
+}
 
 
 @cache
@@ -117,12 +178,17 @@ def parses_as_llmctl(arguments: Sequence[str]) -> None:
     if list(arguments) == ["--version"]:
         return
     verb, rest = arguments[0], list(arguments[1:])
+    assert verb in COMMANDS, f"llmctl has no {verb}"
     at: Any = load_command(verb, COMMANDS[verb])
-    while isinstance(at, click.Group) or hasattr(at, "commands"):
+    while hasattr(at, "commands"):
+        assert rest, f"llmctl {verb} needs a verb of its own"
+        assert rest[0] in at.commands, f"llmctl {verb} has no {rest[0]}"
         at, rest = at.commands[rest[0]], rest[1:]
-    # Typer's own click: parse_args refuses what the verb does not take.
-    context = at.make_context(verb, rest, resilient_parsing=False)
-    context.close()
+    # parse_args refuses what the verb does not take.
+    try:
+        at.make_context(verb, rest, resilient_parsing=False).close()
+    except UsageError as error:
+        raise AssertionError(f"llmctl {shlex.join(arguments)}: {error.format_message()}") from error
 
 
 def parses_as_kill(arguments: Sequence[str]) -> None:
@@ -142,33 +208,52 @@ def parses_as_program(program: str, arguments: Sequence[str]) -> None:
     for each in arguments[:end] if known is not None else ():
         if each.startswith("-") and len(each) > 1:
             assert is_option(each, known or frozenset()), f"{program} takes no {each}"
-    plain = [each for each in arguments if not each.startswith("-")]
+    plain = operands_of(program, arguments)
     if program in VERBS:
         assert arguments, program
         assert arguments[0] in VERBS[program], f"{program} has no {arguments[0]}"
     if program in {"systemctl", "loginctl"}:
         parses_as_manager(program, plain)
-    if program == "chmod":
-        assert MODE.fullmatch(plain[0]), f"{plain[0]} is no mode"
-        assert plain[1:], "chmod needs a file"
-    if program == "getent" and shutil.which(program):
+    if program == "getent" and installed(program):
         assert re.search(rf"\b{re.escape(plain[0])}\b", help_of(program).partition("databases:")[2]), plain[0]
-    if program in {"ps", "lsblk"} and shutil.which(program):
+    if program in {"ps", "lsblk"} and installed(program):
         parses_columns(program, arguments)
+
+
+def operands_of(program: str, arguments: Sequence[str]) -> list[str]:
+    """What is no option and no value of one. Fails where that is too little or too much, or a value is not right."""
+    shape, left, found = SHAPES[program], list(arguments), []
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        if word == "--":
+            found += left
+            break
+        if not word.startswith("-"):
+            found.append(word)
+        elif name in shape.values:
+            assert equals or left, f"{program} {name} needs a value"
+            value = value if equals else left.pop(0)
+            assert shape.values[name].fullmatch(value), f"{program} {name} takes no {value}"
+    assert len(found) >= shape.least, f"{program} needs {shape.least} operands: {found}"
+    assert shape.most is None or len(found) <= shape.most, f"{program} takes {shape.most} operands: {found}"
+    assert not found or shape.first is None or shape.first.fullmatch(found[0]), f"{program} takes no {found[0]}"
+    return found
 
 
 def parses_as_manager(program: str, plain: Sequence[str]) -> None:
     """systemctl's and loginctl's verbs; behind most of systemctl's stands a unit."""
-    assert plain, f"{program} needs a verb"
-    if shutil.which(program):
+    if installed(program):
         assert plain[0] in re.findall(r"^  ([a-z][a-z-]+)", help_of(program), re.MULTILINE), f"no verb {plain[0]}"
-    if program == "systemctl" and plain[0] not in WITHOUT_UNIT:
+    if program == "systemctl" and plain[0] in WITHOUT_UNIT:
+        assert not plain[1:], f"systemctl {plain[0]} takes no {plain[1:]}"
+    elif program == "systemctl":
         assert plain[1:], f"systemctl {plain[0]} needs a unit"
         assert all(UNIT.fullmatch(each) for each in plain[1:]), plain
 
 
 def parses_columns(program: str, arguments: Sequence[str]) -> None:
-    listed = subprocess.run(["ps", "L"], capture_output=True, text=True).stdout if program == "ps" else help_of(program)
+    listed = output_of(("ps", "L")) if program == "ps" else help_of(program)
     known = {line.split()[0] for line in listed.splitlines() if line.split()}
     for option, value in pairwise(arguments):
         if re.fullmatch(r"-[a-z]*o", option):
@@ -185,13 +270,22 @@ def options_of(program: str) -> frozenset[str] | None:
     """What it takes; None where it is not here and nothing is written down of it."""
     if program in ELSEWHERE:
         return frozenset(ELSEWHERE[program])
-    return frozenset(OPTION.findall(help_of(program))) if shutil.which(program) else None
+    return frozenset(OPTION.findall(help_of(program))) if installed(program) else None
+
+
+def installed(program: str) -> bool:
+    """Whether it is where help_of calls it; a test may have put another one before it on PATH."""
+    return shutil.which(program, path=PLAIN["PATH"]) is not None
 
 
 @cache
 def help_of(program: str) -> str:
+    return output_of(HELP[program])
+
+
+def output_of(command: Sequence[str]) -> str:
     done = subprocess.run(
-        HELP[program], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, env=dict(PLAIN)
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, env=dict(PLAIN)
     )
     return done.stdout + done.stderr
 
