@@ -87,6 +87,22 @@ def test_the_speed_of_llama_70b_on_a_3090_explains_what_people_measured(shapes: 
     assert "60-80 GB/s" in speed.basis
 
 
+def test_a_prompt_may_ask_for_every_expert_in_host_memory(shapes: dict[str, Path]) -> None:
+    from llmctl.core.memory.fit import expected_speed
+
+    model = load(shapes["qwen3-30b-a3b"])
+    found = decide(model, Asked(4096, cards=(Card("NVIDIA GeForce RTX 5090", 12036 * MIB, 11900 * MIB),)))
+    speed = expected_speed(model, found)
+    assert speed is not None
+    assert speed.first_token_seconds_low is not None
+    assert speed.first_token_seconds_high is not None
+    assert found.needs.weights is not None
+    copied = 2 * (found.needs.weights[0] - model.weights("cuda").input_bytes()) / 1e9
+    # Over the link at 12 to 25 GB/s; a token asks for 8 of 128, of which the least is told.
+    assert speed.first_token_seconds_high > copied / 12
+    assert speed.first_token_seconds_low < copied / 25
+
+
 @pytest.mark.parametrize(
     ("model", "options"),
     [

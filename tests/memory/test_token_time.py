@@ -21,7 +21,7 @@ from tests.memory import published
 from tests.memory.computing import shape_of
 
 GIGA = 1_000_000_000
-READ = Read((9_360_000_000, 0), 6 * GIGA, (936_000_000, 0), 0, 8 * GIGA, 512, 1024)
+READ = Read((9_360_000_000, 0), 6 * GIGA, (936_000_000, 0), 0, 8 * GIGA, 512, 1024, 6 * GIGA)
 
 
 def test_bytes_over_bandwidths() -> None:

@@ -19,6 +19,7 @@ from llmctl.core.checks.speed_shares import (
     of_token,
 )
 from llmctl.core.checks.wanted import anew_without
+from llmctl.core.memory.token_time import copies, usual_link_seconds
 
 # A token costs some milliseconds beside what it reads, which the roofline leaves out: from so many tokens a second on
 # it says nothing about a slow answer.
@@ -117,7 +118,7 @@ def first_token(facts: Facts) -> Judgement:
     measured = [model for model in facts.speed.models if model.first_tokens]
     if not measured:
         return Unknown("no first token of a longer prompt was measured here yet")
-    known = [model for model in measured if model.first_token_most is not None and model.first_token_tokens]
+    known = [model for model in measured if model.prompt_seconds is not None and model.time is not None]
     if not known:
         return Unknown(measured[0].unknown or "how soon it could answer where it lies is not known")
     return tuple(found for model in known if (found := late(model, facts)) is not None)
@@ -125,13 +126,10 @@ def first_token(facts: Facts) -> Judgement:
 
 def late(model: ModelSpeed, facts: Facts) -> Finding | None:
     """Of the answer in the middle, by seconds for each token of its prompt."""
-    most = model.first_token_most
-    if most is None:
-        return None
     ordered = sorted(model.first_tokens, key=lambda one: one[1] / max(1, one[0]))
     tokens, seconds = ordered[len(ordered) // 2]
-    expected = most * tokens / model.first_token_tokens
-    if seconds <= expected * LATE + LATE_SECONDS:
+    expected = first_token_most(model, tokens)
+    if expected is None or seconds <= expected * LATE + LATE_SECONDS:
         return None
     causes = of_first_token(model, facts, tokens, seconds)
     # As many tokens as a first one is measured from.
@@ -143,6 +141,17 @@ def late(model: ModelSpeed, facts: Facts) -> Finding | None:
         told(causes, FIRST),
         model.name,
     )
+
+
+def first_token_most(model: ModelSpeed, tokens: int) -> float | None:
+    """Seconds until the first token by the roofline's slow end: the prompt's arithmetic, the copies of what lies in
+    host memory over a usual link, with every expert, and a token itself."""
+    time, prompt = model.time, model.prompt_seconds
+    if time is None or prompt is None:
+        return None
+    copied = model.host_weights_bytes * copies(tokens, model.batch) if model.place == "partial" else 0
+    token = time.gpu.most + time.host.most + time.cache.most
+    return prompt.most * tokens + usual_link_seconds(copied).most + token
 
 
 def debug_logging(facts: Facts) -> Judgement:

@@ -231,6 +231,7 @@ def expected_speed(model: Model, decision: Decision) -> roofline.Speed | None:
     read_share = 1 - idle / sum(needs.weights.values()) if idle else 1.0
     cards = range(1, len(decision.cards) + 1)
     host = int(needs.weights[HOST] * read_share) - weights.input_bytes()
+    host_weights = needs.weights[HOST] - weights.input_bytes()
     parameters = sum(tensor.elements for tensor in shape.tensors)
     read = roofline.Read(
         gpu_bytes=tuple(int(needs.weights.get(card, 0) * read_share) for card in cards),
@@ -240,6 +241,7 @@ def expected_speed(model: Model, decision: Decision) -> roofline.Speed | None:
         parameters=int(parameters * read_share),
         batch=decision.settings.ubatch,
         prompt_tokens=min(PROMPT_TOKENS, decision.settings.context),
+        host_weights_bytes=max(host_weights, 0),
     )
     return roofline.expect(read, [card.name for card in decision.cards])
 

@@ -59,7 +59,8 @@ class Speed:
 
 @dataclass(frozen=True)
 class Read:
-    """What one token reads. `gpu_bytes` by GPU, `cache_bytes` of a full context, also in GPU and host parts."""
+    """What one token reads. `gpu_bytes` by GPU, `cache_bytes` of a full context, also in GPU and host parts. Of
+    experts a token asks for some, and a batch of a prompt perhaps for all: then `host_weights_bytes` are read."""
 
     gpu_bytes: tuple[int, ...]
     host_bytes: int
@@ -68,6 +69,7 @@ class Read:
     parameters: int
     batch: int
     prompt_tokens: int
+    host_weights_bytes: int
 
 
 def card_of(name: str) -> tuple[int, int] | None:
@@ -112,14 +114,15 @@ def _token_seconds(read: Read, cards: Sequence[tuple[int, int] | None], *, low: 
 
 
 def _first_token(read: Read, cards: Sequence[tuple[int, int] | None], *, low: bool) -> float | None:
-    """The prompt is arithmetic on a GPU; layers in host memory are copied to it once for each batch."""
+    """The prompt is arithmetic on a GPU; layers in host memory are copied to it once for each batch, at the slow end
+    with all of their experts."""
     end = 0 if low else 1
     arithmetic = [card[1] for card in cards if card]
     if not arithmetic:
         return None
     operations = 2.0 * read.parameters * read.prompt_tokens
     batches = -(-read.prompt_tokens // read.batch)
-    copied = read.host_bytes * batches / (PCIE_GB_PER_SECOND[end] * GIGA)
+    copied = (read.host_weights_bytes if low else read.host_bytes) * batches / (PCIE_GB_PER_SECOND[end] * GIGA)
     return operations / (min(arithmetic) * ARITHMETIC_SHARE_OF_PEAK[end] * 1e12) + copied
 
 

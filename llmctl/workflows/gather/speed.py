@@ -81,7 +81,7 @@ def roofline(given: Given, one: ResidentFacts, spec: ModelSpec, used: int | None
     devices = tuple(sorted({line.device for line in lines if not line.on_host}))
     named, unknown = cards_of(given, one, devices)
     read = read_of(model, lines, devices, one, given.profile.server.parallel)
-    fields = {**of_bytes(model, read, lines, one, used), "unknown": unknown}
+    fields = {**of_bytes(model, read, one, used), "unknown": unknown}
     names = tuple(named.values())
     expected = expect(read, names) if names else None
     if expected is None:
@@ -92,8 +92,6 @@ def roofline(given: Given, one: ResidentFacts, spec: ModelSpec, used: int | None
         **fields,
         "expected_least": expected.tokens_per_second_low,
         "expected_most": expected.tokens_per_second_high,
-        "first_token_most": expected.first_token_seconds_high,
-        "first_token_tokens": expected.prompt_tokens or 0,
         "basis": expected.basis,
         "time": token_time(now, names),
         "prompt_seconds": prompt_seconds(read.parameters, names),
@@ -101,7 +99,7 @@ def roofline(given: Given, one: ResidentFacts, spec: ModelSpec, used: int | None
     }
 
 
-def of_bytes(model: Model, read: Read, lines: Iterable[Buffer], one: ResidentFacts, used: int | None) -> dict[str, Any]:
+def of_bytes(model: Model, read: Read, one: ResidentFacts, used: int | None) -> dict[str, Any]:
     """What is known without any card."""
     cached = at_context(model, read, one, used)
     cache = sum(cached["gpu_cache_bytes"]) + cached["host_cache_bytes"]
@@ -109,7 +107,7 @@ def of_bytes(model: Model, read: Read, lines: Iterable[Buffer], one: ResidentFac
     return {
         "cache_share": cache / every if every else None,
         "crossing_bytes": crossing_bytes(model.shape, one.context) if read.gpu_bytes else 0,
-        "host_weights_bytes": on_host(model, lines) if read.gpu_bytes else 0,
+        "host_weights_bytes": read.host_weights_bytes if read.gpu_bytes else 0,
         "host_read_bytes": read.host_bytes if read.gpu_bytes else 0,
         "batch": read.batch,
     }
@@ -140,10 +138,10 @@ def cards_of(given: Given, one: ResidentFacts, devices: Iterable[str]) -> tuple[
         log = given.of_log
     except (NotGathered, LlmctlError):
         log = None
-    loads = [load for load in (log.loads if log else ()) if load.weights_digest == one.weights_digest]
+    load = log.last_load(one.weights_digest) if log else None
     discovered = dict(pair for name in (log.gpus if log else None) or () if len(pair := name.split(" ", 1)) == 2)
     driver = {card.name for card in given.of_gpu.cards}
-    return cards.of_devices(devices, dict(loads[-1].devices) if loads else {}, discovered, driver)
+    return cards.of_devices(devices, dict(load.devices) if load else {}, discovered, driver)
 
 
 def read_of(model: Model, lines: Iterable[Buffer], devices: tuple[str, ...], one: ResidentFacts, asked: int) -> Read:
@@ -155,7 +153,7 @@ def read_of(model: Model, lines: Iterable[Buffer], devices: tuple[str, ...], one
     every = sum(tensor.size_bytes or 0 for tensor in shape.tensors)
     idle = weights.experts_bytes() * (shape.experts - shape.experts_used) // shape.experts if shape.experts else 0
     used = 1 - idle / every if idle and every else 1.0
-    slots = number(one, "-np", asked)
+    slots, host_weights = number(one, "-np", asked), on_host(model, lines)
 
     def held(device: str, kinds: frozenset[str]) -> int:
         return sum(line.size_bytes for line in lines if line.device == device and line.kind in kinds)
@@ -163,12 +161,13 @@ def read_of(model: Model, lines: Iterable[Buffer], devices: tuple[str, ...], one
     hosts = {line.device for line in lines if line.on_host}
     return Read(
         gpu_bytes=tuple(int(held(device, WEIGHTS) * used) + held(device, STATES) // slots for device in devices),
-        host_bytes=int(on_host(model, lines) * used) + sum(held(device, STATES) for device in hosts) // slots,
+        host_bytes=int(host_weights * used) + sum(held(device, STATES) for device in hosts) // slots,
         gpu_cache_bytes=tuple(held(device, CACHES) // slots for device in devices),
         host_cache_bytes=sum(held(device, CACHES) for device in hosts) // slots,
         parameters=int(sum(tensor.elements for tensor in shape.tensors) * used),
         batch=number(one, "-ub", BATCH),
         prompt_tokens=min(PROMPT_TOKENS, one.context),
+        host_weights_bytes=host_weights,
     )
 
 
@@ -179,6 +178,6 @@ def number(one: ResidentFacts, option: str, usual: int) -> int:
 
 
 def on_host(model: Model, lines: Iterable[Buffer]) -> int:
-    """Weights in host memory that a token reads: of the embedding table, which lies there too, it is one row."""
+    """Weights in host memory that tokens read: of the embedding table, which lies there too, it is one row."""
     held = sum(line.size_bytes for line in lines if line.on_host and line.kind in WEIGHTS)
     return max(0, held - model.weights("cuda").input_bytes())

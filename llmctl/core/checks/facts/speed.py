@@ -14,8 +14,7 @@ class ModelSpeed:
     `tokens_per_second` is the middle of the last `answers`, `best_tokens_per_second` the fastest middle that this
     place ever showed here, and `used_tokens` what prompt and answer took of the context in the last ones.
     `first_tokens` are (tokens of the prompt, seconds) of the last answers. `expected_…` is the roofline's range of
-    tokens a second, `first_token_most` its upper end of seconds for `first_token_tokens`, and `basis` says of what;
-    `unknown` says why there is none.
+    tokens a second, and `basis` says of what; `unknown` says why there is none.
 
     `time` is what a token takes by the roofline, with the cache filled up to `used_tokens`, or full where these are
     unknown; `cache_share` is the cache's part of the bytes that it reads then. `crossing_bytes` go between host and
@@ -34,8 +33,6 @@ class ModelSpeed:
     first_tokens: tuple[tuple[int, float], ...] = ()
     expected_least: float | None = None
     expected_most: float | None = None
-    first_token_most: float | None = None
-    first_token_tokens: int = 0
     basis: str = ""
     unknown: str = ""
     time: TokenTime | None = None
