@@ -46,6 +46,7 @@ DEBUG_LINE = re.compile(r"level=(?:DEBUG|TRACE)")
 # The same words about a runner's end within so long are one end: a load lies between two.
 AT_ONCE_SECONDS = 0.3
 TIME = re.compile(r"time=(\S+)")
+FIRST_TIME = re.compile(r"^time=(\S+)", re.MULTILINE)
 COMMAND = re.compile(r'msg="starting llama-server" cmd="(?P<cmd>[^"]*)"')
 # server/sched.go:641 and 529; each has the model's file and the error.
 FAILED = ('msg="Load failed" model=', 'msg="failed to load model metadata" model=')
@@ -96,8 +97,10 @@ def parse(
     since_start: bool,
     now_seconds: float | None = None,
     complete_from: float | None = None,
+    gap: int | None = None,
 ) -> LogFacts:
-    """The facts of a log that begins at the server's start, or later where `since_start` is False."""
+    """The facts of a log that begins at the server's start, or later where `since_start` is False. `gap`: where in it
+    lines are left out."""
     lowered = text.lower()
     config = effective(text)
     requests = list(GIN.finditer(text))
@@ -107,7 +110,7 @@ def parse(
         source,
         text.count("\n"),
         since_start,
-        loads=tuple(loads(text)),
+        loads=tuple(loads(text, gap)),
         failed=tuple(failed(text)),
         keep_alive_string=of_requests(
             [
@@ -183,8 +186,14 @@ def seconds_of(time: str) -> float | None:
 
 
 def first_time(text: str) -> float | None:
-    at = re.search(r"^time=(\S+)", text, re.MULTILINE)
+    at = FIRST_TIME.search(text)
     return seconds_of(at[1]) if at else None
+
+
+def from_first_time(text: str) -> str:
+    """Without what stands before the first line that tells its time: nobody knows when that was."""
+    at = FIRST_TIME.search(text)
+    return text[at.start() :] if at else text
 
 
 def lines_with(text: str, where: str, phrase: str) -> Iterator[str]:
@@ -202,8 +211,9 @@ def placed(text: str, where: str, phrase: str) -> Iterator[tuple[int, str]]:
         at = where.find(phrase, end)
 
 
-def loads(text: str) -> Iterator[Load]:
-    """Every start of a runner for a model: its command line tells context and slots (llm/llama_server.go:433)."""
+def loads(text: str, gap: int | None = None) -> Iterator[Load]:
+    """Every start of a runner for a model: its command line tells context and slots (llm/llama_server.go:433). What
+    stands behind a gap may be of another start."""
     starts = list(placed(text, text, RUNNER_START))
     devices = [
         (at, (said["name"], said["card"]))
@@ -217,6 +227,8 @@ def loads(text: str) -> Iterator[Load]:
             continue
         words = command["cmd"].split(" ")
         end = starts[number + 1][0] if number + 1 < len(starts) else len(text)
+        if gap is not None and begin < gap:
+            end = min(end, gap)
         yield Load(
             f"sha256:{blob[1]}",
             number_after(words, "-c"),

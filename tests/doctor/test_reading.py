@@ -26,7 +26,12 @@ CUT = 'time=2026-11-23T08:18:{:02}.240Z level=WARN source=x.go:1 msg="truncating
 def read(path: Path) -> LogFacts:
     found = log.of_file(path)
     return engine_log.parse(
-        found.text, found.source, since_start=found.whole, now_seconds=0.0, complete_from=found.complete_from
+        found.text,
+        found.source,
+        since_start=found.whole,
+        now_seconds=0.0,
+        complete_from=found.complete_from,
+        gap=found.gap,
     )
 
 
@@ -52,6 +57,36 @@ def test_of_a_long_log_its_beginning_and_its_end_are_read(tmp_path: Path, monkey
     assert found.truncated is not None
     assert found.truncated.count == 2
     assert found.complete_from == datetime(2026, 11, 23, 8, 18, 2, 240000, timezone.utc).timestamp()
+
+
+STARTED = (
+    'time=2026-11-23T08:17:50.240Z level=INFO source=x.go:1 msg="starting llama-server" cmd="/lib/llama-server '
+    f'--model /models/blobs/sha256-{"ab" * 32} -c 1024 -np 1"\n'
+)
+USING = "llama_prepare_model_devices: using device CUDA0 ({}) (0000:01:00.0) - 24105 MiB free\n"
+
+
+def test_what_is_left_out_of_a_long_log_belongs_to_no_load_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "HEAD_BYTES", 1000)
+    monkeypatch.setattr(log, "TAIL_BYTES", 1000)
+    path = tmp_path / "server.log"
+    between, failed = "llama: a line\n" * 1000, "alloc_tensor_range: failed to allocate\n"
+    path.write_text(
+        CONFIG.format(3) + STARTED + USING.format("A") + between + failed + CUT.format(2) + USING.format("B")
+    )
+    found = read(path)
+    (load,) = found.loads
+    assert load.devices == (("CUDA0", "A"),)
+    # It may have been loaded again since.
+    assert found.last_load(load.weights_digest) is None
+    # Nobody knows when that was.
+    assert found.out_of_memory is None
+    path.write_text(CONFIG.format(3) + between + STARTED + USING.format("A") + USING.format("B") + CUT.format(2))
+    again = read(path).last_load(load.weights_digest)
+    assert again is not None
+    assert [card for _, card in again.devices] == ["A", "B"]
 
 
 def test_a_log_without_a_start_and_one_that_is_not_there(tmp_path: Path) -> None:

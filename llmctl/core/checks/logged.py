@@ -20,7 +20,7 @@ def unsaid_at_start(log: LogFacts) -> Unknown | None:
 
 def unsaid_at_load(log: LogFacts, weights_digest: str | None) -> Unknown | None:
     """Of a line that the server writes when it loads a model."""
-    if log.since_start or any(load.weights_digest == weights_digest for load in log.loads):
+    if log.since_start or log.last_load(weights_digest) is not None:
         return None
     return Unknown("what can be read of the log does not reach back to the load of the model")
 

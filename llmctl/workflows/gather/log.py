@@ -29,12 +29,13 @@ JOURNAL_LINES = 5000
 @dataclass(frozen=True)
 class Log:
     """The text since the server's start; `whole` False: not all of it is there, but all from `complete_from` on, where
-    a line tells the time."""
+    a line tells the time. `gap`: where in the text the lines are left out."""
 
     text: str
     source: str
     whole: bool
     complete_from: float | None = None
+    gap: int | None = None
 
 
 def gather(given: Given) -> LogFacts:
@@ -45,6 +46,7 @@ def gather(given: Given) -> LogFacts:
         since_start=found.whole,
         now_seconds=time.time(),
         complete_from=found.complete_from,
+        gap=found.gap,
     )
 
 
@@ -96,9 +98,8 @@ def of_file(path: Path) -> Log:
     text = tail.decode("utf-8", "replace")
     if head is None:
         return Log(text, str(path), whole=True)
-    return Log(
-        head.decode("utf-8", "replace") + text, str(path), whole=False, complete_from=engine_log.first_time(text)
-    )
+    begin, rest = head.decode("utf-8", "replace"), engine_log.from_first_time(text)
+    return Log(begin + rest, str(path), whole=False, complete_from=engine_log.first_time(rest), gap=len(begin))
 
 
 def since_start(descriptor: int, size: int) -> tuple[bytes | None, bytes]:

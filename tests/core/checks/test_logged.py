@@ -30,6 +30,10 @@ LITTLE = replace(HOUR, complete_from=NOW - 60)
 # Of a long one the beginning is read too.
 BEGINNING = replace(LITTLE, config={}, gpus=("CUDA0 RTX 3090",))
 LOADED_HERE = replace(LITTLE, loads=(Load(MINE, 2048, 1, NOW),))
+# It may have been loaded again in what is left out, or at any time.
+LOADED_BEFORE = replace(LITTLE, loads=(Load(MINE, 2048, 1, NOW - 600),))
+LOADED_ONCE = replace(LITTLE, loads=(Load(MINE, 2048, 1, None),))
+NO_TIMES = replace(LOADED_HERE, complete_from=None)
 
 AT_ANY_TIME = (
     *("memory.out-of-memory", "memory.not-recovered", "server.crash-loop"),
@@ -90,7 +94,17 @@ def test_what_the_start_said_of_gpus_is_no_matter_where_none_is_missed(log: LogF
 
 
 @pytest.mark.parametrize(
-    ("log", "state"), [(WHOLE, "ok"), (HOUR, "unknown"), (LITTLE, "unknown"), (LOADED_HERE, "ok"), (None, "unknown")]
+    ("log", "state"),
+    [
+        (WHOLE, "ok"),
+        (HOUR, "unknown"),
+        (LITTLE, "unknown"),
+        (LOADED_HERE, "ok"),
+        (LOADED_BEFORE, "unknown"),
+        (LOADED_ONCE, "unknown"),
+        (NO_TIMES, "unknown"),
+        (None, "unknown"),
+    ],
 )
 def test_why_a_context_is_smaller_is_said_at_the_load(log: LogFacts | None, state: str) -> None:
     assert states(facts(log, context=2048), ("server.context",)) == {state}

@@ -98,6 +98,15 @@ class LogFacts:
         """Those of the last hour, and those without a time."""
         return tuple(load for load in self.loads if self.is_lately(load.at_seconds))
 
+    def last_load(self, weights_digest: str | None) -> Load | None:
+        """Of these weights; None where a later one may be among the lines that are left out."""
+        load = next((load for load in reversed(self.loads) if load.weights_digest == weights_digest), None)
+        if load is None or self.since_start:
+            return load
+        if load.at_seconds is None or self.complete_from is None:
+            return None
+        return load if load.at_seconds >= self.complete_from else None
+
     @property
     def has_the_start(self) -> bool:
         """Whether a line of the server's start would be in it: of a long log its beginning is read too."""
