@@ -34,7 +34,9 @@ def doctor(
         list[str] | None,
         typer.Argument(metavar="[CHECK]...", help="Checks or families of them.", autocompletion=complete_checks),
     ] = None,
-    list_checks: Annotated[bool, typer.Option("--list", help="Show the checks, one that is named in full.")] = False,
+    list_checks: Annotated[
+        bool, typer.Option("--list", help="List the checks; one that is named is shown in full.")
+    ] = False,
     deep: Annotated[bool, typer.Option("--deep", help="Hash every pinned blob, and make the model answer.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Run the remedies that are marked safe, then look again.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,

@@ -98,7 +98,7 @@ def store_writable(facts: Facts) -> Judgement:
         "other weights in place of yours",
         "writable for the server's user alone",
         Remedy(
-            "take that right away; --deep hashes what is there",
+            "take that right away, then hash what is there",
             (f"sudo chmod -R o-w {shlex.quote(store.path)}", f"{store.llmctl} verify"),
         ),
         store.writable_by_others[:4],

@@ -201,8 +201,8 @@ CHECKS = (
         "A runner hangs",
         "error",
         "The server answers while its runner does not: requests to the model wait without a limit (ollama v0.34.0 "
-        "llm/llama_server.go:960). A runner counts as stuck when it is stopped by a signal, or silent at /health for "
-        "1 s in which it used no CPU time. It answers /health while it computes.",
+        "llm/llama_server.go:190-197, a client without a timeout). A runner counts as stuck when it is stopped by a "
+        "signal, or silent at /health for 1 s in which it used no CPU time. It answers /health while it computes.",
         stuck_runner,
         after=NO_SERVER,
     ),
