@@ -19,8 +19,9 @@ This page is generated from the checks and from the tests in `tests/doctor`; `ma
 of a check, `llmctl doctor --list CHECK` shows in the terminal.
 
 `llmctl doctor` gathers every fact once and then looks at all of them. A check answers "in order", with a finding, or
-"unknown", which is never taken for either. Where a finding explains others, those are not looked at: they are named in
-the document of `--json` under `skipped`. An error makes the exit code 5, a warning does so with `--strict`, and what is
+"unknown", which is never taken for either. Where a finding explains others, those are not told of: they are named in
+the document of `--json` under `skipped`. A warning hides no error in that way, unless somebody asked for what it says
+(`llmctl down`, `llmctl guard --hold`). An error makes the exit code 5, a warning does so with `--strict`, and what is
 for information never does.
 
 Each check is proved by a test that makes its condition happen to a real server, a real file, a real unit or the
@@ -43,7 +44,9 @@ def proofs() -> Iterator[tuple[str, str, str]]:
 
 def section(check: Check, tests: list[tuple[str, str]]) -> str:
     deep = " Only with `--deep`." if check.deep else ""
-    after = f" Not looked at while one of these has a finding: {', '.join(check.after)}." if check.after else ""
+    after = (
+        f" Not told while one of these has a finding at least as bad: {', '.join(check.after)}." if check.after else ""
+    )
     proved = "".join(f"\n- `{test}`{f', put in by hand: {why}' if why else ''}" for test, why in tests)
     head = f"### {check.id}\n\n{WORDS[check.severity]}: {check.title}.{deep}"
     return f"{head}\n\n{check.about}{after}\n\nProved by:{proved}\n"

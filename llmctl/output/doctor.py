@@ -113,7 +113,9 @@ def about_lines(found: Listing, width: int) -> list[str]:
     """What docs/checks.md says of them, for who has no checkout."""
     lines: list[str] = []
     for one in found.checks:
-        after = f"Not looked at while one of these has a finding: {', '.join(one.after)}." if one.after else ""
+        after = (
+            f"Not told while one of these has a finding at least as bad: {', '.join(one.after)}." if one.after else ""
+        )
         parts = [f"{one.id}: {one.words}", one.about, after]
         lines += [line for part in parts if part for line in (*textwrap.wrap(part, width), "")]
     return lines[:-1]

@@ -39,6 +39,7 @@ def test_a_check_is_well_formed_and_stands_after_its_causes(check: Check) -> Non
     assert len(check.about) > 60
     order = [each.id for each in CHECKS]
     assert order.count(check.id) == 1
+    assert len(set(check.after)) == len(check.after), "a cause is named twice"
     for cause in check.after:
         assert cause in order, f"{check.id} stands after {cause}, which is no check"
         assert order.index(cause) < order.index(check.id), f"{check.id} stands before {cause}"

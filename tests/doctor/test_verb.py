@@ -31,7 +31,7 @@ def test_where_a_finding_says_more_there_is_more(patient: Patient) -> None:
     shown = " ".join(patient(*more[2:]).out.split())
     assert shown.startswith("server.not-running: The server is not running (error)")
     assert "Nothing listens at the profile's address" in shown
-    assert "Not looked at while one of these has a finding: profile.invalid," in shown
+    assert "Not told while one of these has a finding at least as bad: profile.invalid," in shown
 
 
 def test_a_check_that_is_none_is_refused(patient: Patient) -> None:

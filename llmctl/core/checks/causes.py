@@ -1,6 +1,7 @@
 """What explains what: the checks whose findings make others pointless, in lists that say what does not work then.
 
-A check's `after` is one of these lists, with what is particular to it beside it.
+A check's `after` is one of these lists, with what is particular to it beside it. A cause hides nothing that is worse
+than itself (examine.explains), but for those that somebody asked for.
 """
 
 from __future__ import annotations
@@ -28,3 +29,9 @@ NO_GPU = (*NO_CARD, *CARD_BARRED, "gpu.after-suspend", "gpu.engine-sees-none")
 
 NO_STORE = (*NOTHING_TO_RUN, "store.unreadable")
 PINS_BROKEN = ("store.missing", "store.corrupt-manifest", "store.drift")
+
+# No error where somebody ended the server or holds the guard, or brought nothing up yet; what would be one otherwise
+# follows from that.
+INTENDED = ("server.not-running", "server.held")
+# And what does not: a server that was ended takes its runners with it.
+LEFT_BEHIND = ("server.orphaned-runner",)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from llmctl.core.checks.causes import INTENDED, LEFT_BEHIND
 from llmctl.core.checks.facts import Facts, NotGathered
 from llmctl.core.checks.finding import SEVERITIES, Check, Finding, Remedy, Severity, Unknown
 
@@ -15,8 +16,8 @@ CRASHED = "doctor.check-crashed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check came to. `why` is for `unknown` and `skipped`; `hides`: it was skipped and is not in order, so
-    that what follows from it is skipped too."""
+    """What one check came to. `why` is for `unknown` and `skipped`, there the check that is the cause; `hides`: it was
+    skipped and is not in order, so that what follows from it is skipped too."""
 
     check: Check
     state: State
@@ -27,6 +28,11 @@ class Outcome:
     def severity(self, finding: Finding) -> Severity:
         return finding.severity or self.check.severity
 
+    @property
+    def rank(self) -> int:
+        """Where its worst finding stands in SEVERITIES; behind all of them without a finding."""
+        return min((SEVERITIES.index(self.severity(finding)) for finding in self.findings), default=len(SEVERITIES))
+
 
 def examine(checks: Sequence[Check], facts: Facts) -> tuple[Outcome, ...]:
     """The outcome of each check, in the order given. A check stands after those that it names in `after`."""
@@ -36,13 +42,29 @@ def examine(checks: Sequence[Check], facts: Facts) -> tuple[Outcome, ...]:
     return tuple(outcomes.values())
 
 
-def _outcome(check: Check, facts: Facts, before: dict[str, Outcome]) -> Outcome:
+def _outcome(check: Check, facts: Facts, before: Mapping[str, Outcome]) -> Outcome:
+    judged = _judged(check, facts)
     for name in check.after:
-        cause = before.get(name)
-        if cause is not None and (cause.state == "found" or cause.hides):
-            why = cause.why if cause.hides else name
-            return Outcome(check, "skipped", why=why, hides=_judged(check, facts).state != "ok")
-    return _judged(check, facts)
+        cause = _cause(name, before)
+        if cause is not None and explains(cause, judged):
+            return Outcome(check, "skipped", why=cause.check.id, hides=judged.state != "ok")
+    return judged
+
+
+def _cause(name: str, before: Mapping[str, Outcome]) -> Outcome | None:
+    """What has the findings: the check of that name, or the one that it was skipped for."""
+    outcome = before.get(name)
+    if outcome is not None and outcome.hides:
+        return before[outcome.why]
+    return outcome if outcome is not None and outcome.state == "found" else None
+
+
+def explains(cause: Outcome, other: Outcome) -> bool:
+    """Whether `other` need not be told beside `cause`, which it stands after. Nothing worse than the cause is hidden,
+    unless the cause is what somebody asked for: what follows from that is no fault of its own."""
+    if cause.check.id in INTENDED and other.check.id not in LEFT_BEHIND:
+        return True
+    return cause.rank <= other.rank
 
 
 def _judged(check: Check, facts: Facts) -> Outcome:

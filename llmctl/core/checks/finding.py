@@ -51,7 +51,8 @@ Judgement = Finding | Sequence[Finding] | Unknown | None
 
 @dataclass(frozen=True)
 class Check:
-    """`after` are checks whose findings explain this one's: it is not looked at while one of them has any.
+    """`after` are checks whose findings explain this one's: it is not told of while one of them has any, unless it is
+    the worse one (causes.py).
 
     `about` says in docs/checks.md what is looked at, why it matters, and where the fact is from. `deep`: only with
     --deep.

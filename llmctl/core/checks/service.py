@@ -251,9 +251,13 @@ CHECKS = (
     ),
 )
 # What is known to make a guard give up.
-GIVES_UP = (
-    *("engine.no-llama-server", "store.permissions", "store.space", "memory.does-not-fit"),
-    *(*NO_LOCK, *NO_STORE, *PINS_BROKEN, *UNITS_BROKEN, *NO_CARD, *NO_SERVER),
+GIVES_UP = tuple(
+    dict.fromkeys(
+        (
+            *("engine.no-llama-server", "store.permissions", "store.space", "memory.does-not-fit"),
+            *(*NO_LOCK, *NO_STORE, *PINS_BROKEN, *UNITS_BROKEN, *NO_CARD, *NO_SERVER),
+        )
+    )
 )
 LAST = (
     Check(
