@@ -12,7 +12,7 @@ from llmctl.core.checks.facts.speed import ModelSpeed
 from llmctl.core.checks.gpu_work import BUSY_PERCENT, WORDS, less, link, rivals
 from llmctl.core.checks.speed_cause import Cause
 from llmctl.core.checks.words import names
-from llmctl.core.memory.token_time import Span
+from llmctl.core.memory.token_time import Span, link_seconds
 
 Domain = Literal["memory", "SM"]
 CLOCKS = ("nvidia-smi --query --display=PERFORMANCE",)
@@ -149,4 +149,10 @@ def link_of(model: ModelSpeed, facts: Facts) -> Link | None:
         narrow = less(now[0], best[0]) or less(now[1], best[1])
         words = f"GPU {card.index}, {link(*now)}" + (f" of {link(*best)}" if narrow else "")
         links.append(Link(words, now, best, narrow, resting))
-    return max(links, key=lambda one: one.narrow, default=None)
+    return max(links, key=lambda one: (byte_seconds(one), one.narrow), default=None)
+
+
+def byte_seconds(link: Link) -> float:
+    """0 where nothing is known of its generation, which is newer than the others then."""
+    took = link_seconds(1, *link.now)
+    return took.most if took is not None else 0.0

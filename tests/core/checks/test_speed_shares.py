@@ -14,6 +14,7 @@ from llmctl.core.checks.facts.gpu import Card, GpuFacts, GpuProcess
 from llmctl.core.checks.facts.log import LogFacts
 from llmctl.core.checks.facts.server import Runner, ServerFacts, ServerProcess
 from llmctl.core.checks.facts.speed import ModelSpeed
+from llmctl.core.checks.speed_cards import link_of
 from llmctl.core.checks.speed_cause import Cause, ordered, percent, told, words
 from llmctl.core.memory.token_time import Span, TokenTime
 from tests.doctor.proving import parses
@@ -225,6 +226,28 @@ def test_the_first_token_waits_for_the_copies_and_the_link() -> None:
     found = {one.words: one for one in speed_shares.of_first_token(replace(model, place="gpu"), facts(slow), 1000, 2.0)}
     assert "offloaded layers" not in found
     assert near(found["GPU 0, the card lowers its clocks for heat"].share, 0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({}, {}, "GPU 0, PCIe 4 x16"),
+        ({"pcie_width": 8}, {"pcie_width": 1}, "GPU 1, PCIe 4 x1 of PCIe 4 x16"),
+        ({"pcie_width": 1}, {"pcie_width": 8}, "GPU 0, PCIe 4 x1 of PCIe 4 x16"),
+        # The slowest may be as fast as its slot can be.
+        ({}, {"pcie_width": 4, "pcie_width_most": 4}, "GPU 1, PCIe 4 x4"),
+        ({"pcie_width": 8}, {"pcie_width": 4, "pcie_width_most": 4}, "GPU 1, PCIe 4 x4"),
+        # Of two that are as slow the one that could be faster.
+        ({"pcie_width": 8, "pcie_width_most": 8}, {"pcie_width": 8}, "GPU 1, PCIe 4 x8 of PCIe 4 x16"),
+        # A generation that is newer than what is known here.
+        ({"pcie_generation": 9, "pcie_generation_most": 9}, {}, "GPU 1, PCIe 4 x16"),
+    ],
+)
+def test_the_slowest_link_counts(first: dict[str, int], second: dict[str, int], said: str) -> None:
+    cards = replace(CARD, **first), replace(CARD, index=1, **second)  # type: ignore[arg-type]
+    found = link_of(MODEL, facts(*cards))
+    assert found is not None
+    assert found.words == said
 
 
 def test_the_remedy_is_that_of_the_largest_share() -> None:
