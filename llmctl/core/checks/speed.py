@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections.abc import Sequence
 
 from llmctl.core.checks.facts import Facts
 from llmctl.core.checks.facts.speed import ModelSpeed
@@ -39,17 +41,23 @@ def slow(facts: Facts) -> Judgement:
     if not measured:
         return Unknown("no answer was measured here yet: `llmctl ask` does, and doctor --deep")
     known = [model for model in measured if model.expected_least is not None]
-    if not known:
-        return Unknown(measured[0].unknown or "how fast it could be where it lies is not known")
-    return tuple(found for model in known if (found := too_slow(model, facts)) is not None)
+    found = tuple(found for model in known if (found := too_slow(model, facts)) is not None)
+    return found or untold(measured, known, "how fast it could be where it lies is not known")
+
+
+def untold(measured: Sequence[ModelSpeed], known: Sequence[ModelSpeed], why: str) -> Unknown | None:
+    """That nothing is said of what was measured but cannot be compared."""
+    first = next((model for model in measured if model not in known), None)
+    if first is None:
+        return None
+    return Unknown((f"{first.name}: " if known else "") + (first.unknown or why))
 
 
 def seen_of(model: ModelSpeed, facts: Facts) -> float | None:
-    """Of the last answers, else of the probe of --deep."""
-    if model.tokens_per_second is not None:
-        return model.tokens_per_second
+    """Of the last answers, else of the probe of --deep. None is no speed, and a 0 is none."""
     deep = deep_of(facts)
-    return deep.tokens_per_second if deep is not None and deep.asked == model.name else None
+    probed = deep.tokens_per_second if deep is not None and deep.asked == model.name else None
+    return model.tokens_per_second or probed or None
 
 
 def too_slow(model: ModelSpeed, facts: Facts) -> Finding | None:
@@ -88,7 +96,7 @@ def slower_than_before(facts: Facts) -> Judgement:
 
 def slower(model: ModelSpeed, facts: Facts) -> Finding | None:
     now, best = model.tokens_per_second, model.best_tokens_per_second
-    if model.answers < FEW or now is None or best is None or without_context(model, now) >= best * FEWER:
+    if model.answers < FEW or not now or best is None or without_context(model, now) >= best * FEWER:
         return None
     causes = of_token(model, facts, now, probed=False)
     return Finding(
@@ -110,8 +118,11 @@ def without_context(model: ModelSpeed, now: float) -> float:
         return now
     if model.time is not None:
         weights = model.time.gpu.least + model.time.host.least
-        return max(now, 1 / max(1 / now - model.time.cache.least, weights))
-    return now / (1 - (model.cache_share or 0.0))
+        rest = min(1 / now, max(1 / now - model.time.cache.least, weights))
+    else:
+        rest = (1 - (model.cache_share or 0.0)) / now
+    # Where nothing but the cache is read nothing is left of it.
+    return 1 / rest if rest > 0 else math.inf
 
 
 def first_token(facts: Facts) -> Judgement:
@@ -119,9 +130,8 @@ def first_token(facts: Facts) -> Judgement:
     if not measured:
         return Unknown("no first token of a longer prompt was measured here yet")
     known = [model for model in measured if model.prompt_seconds is not None and model.time is not None]
-    if not known:
-        return Unknown(measured[0].unknown or "how soon it could answer where it lies is not known")
-    return tuple(found for model in known if (found := late(model, facts)) is not None)
+    found = tuple(found for model in known if (found := late(model, facts)) is not None)
+    return found or untold(measured, known, "how soon it could answer where it lies is not known")
 
 
 def late(model: ModelSpeed, facts: Facts) -> Finding | None:

@@ -62,6 +62,7 @@ def of_slow(model: ModelSpeed, **areas: Any) -> Outcome:
         ("partial", 0.3, 3.5, "found"),
         ("gpu", 40.0, None, "unknown"),
         ("gpu", None, 30.0, "unknown"),
+        ("gpu", 0.0, 30.0, "unknown"),
     ],
 )
 def test_what_is_slow(place: str, seen: float | None, least: float | None, state: str) -> None:
@@ -83,6 +84,25 @@ def test_what_is_not_known_has_its_reason() -> None:
     assert found["speed.slow"].why == found["speed.first-token"].why == "RPC0 is no card of NVIDIA's"
 
 
+def test_what_is_known_of_one_model_is_not_known_of_another() -> None:
+    blind = replace(PROMPTED, name="blind", expected_least=None, prompt_seconds=None, unknown="RPC0 is no card")
+    told, other = (replace(one, first_tokens=((1024, 0.5),)) for one in (PROMPTED, blind))
+    for models in ((told, other), (other, told)):
+        found = outcomes(facts(*models))
+        for check in ("speed.slow", "speed.first-token"):
+            assert (found[check].state, found[check].why) == ("unknown", "blind: RPC0 is no card")
+    late, slow = replace(told, first_tokens=((1024, 9.0),)), replace(told, tokens_per_second=2.0)
+    assert outcomes(facts(other, late))["speed.first-token"].state == "found"
+    assert outcomes(facts(other, slow))["speed.slow"].state == "found"
+
+
+def test_a_speed_of_nothing_is_none() -> None:
+    model = replace(MODEL, answers=0, tokens_per_second=None)
+    assert of_slow(model, deep=DeepFacts(tokens_per_second=0.0, asked="m")).state == "unknown"
+    still = replace(MODEL, tokens_per_second=0.0, best_tokens_per_second=90.0)
+    assert outcomes(facts(still))["speed.slower-than-before"].state == "ok"
+
+
 @pytest.mark.parametrize(
     ("answers", "now", "best", "state"),
     [(5, 30.0, 90.0, "found"), (5, 60.0, 90.0, "ok"), (4, 30.0, 90.0, "ok"), (5, 30.0, None, "ok")],
@@ -101,6 +121,9 @@ def test_slower_than_before(answers: int, now: float, best: float | None, state:
         ({"used_tokens": None, "time": TokenTime(Span(0.002, 0.003), Span(0, 0), Span(0.012, 0.02))}, "found"),
         ({"used_tokens": 8000, "place": "cpu", "cache_share": 0.5}, "ok"),
         ({"used_tokens": 8000, "place": "cpu", "cache_share": 0.05}, "found"),
+        # Nothing but the cache is read.
+        ({"used_tokens": 8000, "place": "cpu", "cache_share": 1.0}, "ok"),
+        ({"used_tokens": 8000, "time": TokenTime(Span(0, 0), Span(0, 0), Span(0.03, 0.04))}, "ok"),
     ],
 )
 def test_longer_contexts_are_slower_and_no_fault(changes: dict[str, Any], state: str) -> None:
