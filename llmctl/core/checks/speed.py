@@ -189,8 +189,8 @@ CHECKS = (
         "Answers are slower than this machine allows",
         "warning",
         "Tokens a second of the last answers beside the roofline of where the model lies: the bytes that a token "
-        "reads, by the runner's own lines, over the memory bandwidth in the makers' data sheets. Which card each of "
-        "the runner's devices is tells its own log (`using device`, llama.cpp b10760 src/llama.cpp:305). Slow is less "
+        "reads, by the runner's own lines, over the memory bandwidth in the makers' data sheets. The runner's own log "
+        "tells which card each of its devices is (`using device`, llama.cpp b10760 src/llama.cpp:305). Slow is less "
         "than half of the lower end on a GPU, and less than a tenth of it where layers lie in host memory; of a CPU "
         "alone nothing is said. Each cause is told with its share of a token's time, the largest first, and what is "
         "left: layers and cache by their bytes, clocks beside their maximum, PCIe by the activations that cross it, "
