@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from llmctl.core.gpu import Gpu
 
 LIBRARY = "libnvidia-ml.so.1"
+NO_DRIVER = f"no NVIDIA driver: {LIBRARY} is not on this machine"
 # The inode of the machine's first pid namespace, a constant of Linux (include/linux/proc_ns.h, PROC_PID_INIT_INO).
 FIRST_PID_NAMESPACE = 0xEFFFFFFC
 T = TypeVar("T")
@@ -107,7 +108,7 @@ def session() -> Iterator[tuple[Any, str | None]]:
     try:
         ctypes.CDLL(LIBRARY)
     except OSError:
-        yield None, f"no NVIDIA driver: {LIBRARY} is not on this machine"
+        yield None, NO_DRIVER
         return
     import pynvml
 

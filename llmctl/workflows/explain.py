@@ -82,16 +82,18 @@ def explain(server: Server, profile: Profile, lock: Lock, gpus: Mapping[str, int
 
 
 def cards() -> dict[str, int] | None:
-    """The cards of this machine with their bytes; None where the driver does not answer."""
+    """The cards of this machine with their bytes; None where the driver tells of none, nor that there are none."""
     from llmctl.core.checks.facts import NotGathered
     from llmctl.system import nvml
     from llmctl.workflows.gather import within
 
     try:
-        found = within("gpu", nvml.gpus).gpus
+        found = within("gpu", nvml.gpus)
     except NotGathered:
         return None
-    return {f"GPU {number} ({gpu.name})": gpu.total_bytes for number, gpu in enumerate(found)}
+    if not found.gpus and found.unavailable not in {None, nvml.NO_DRIVER}:
+        return None
+    return {f"GPU {gpu.index} ({gpu.name})": gpu.total_bytes for gpu in found.gpus}
 
 
 def header(server: Server, profile: Profile, lock: Lock) -> Source | None:
@@ -186,7 +188,7 @@ def num_ctx(profile: Profile, context: int) -> Misbelief:
 
 def flash_attention(profile: Profile, gpus: Mapping[str, int] | None) -> Misbelief:
     shown = ", ".join(gpus or ()) or "no NVIDIA card that NVML shows"
-    had = shown if gpus is not None else "cards that cannot be told: NVML does not answer"
+    had = shown if gpus is not None else "cards that cannot be told: NVML does not tell of them"
     return Misbelief(
         "flash-attention",
         "flash attention needs a newer card than an RTX 3090",

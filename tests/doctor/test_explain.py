@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from llmctl.core.gpu import Gpu
+from llmctl.system import nvml
+from llmctl.workflows import explain
 from tests.doctor.conftest import Patient
 from tests.lifecycle.conftest import Done
-from tests.parts.nvml import NvmlStandin
+from tests.parts.nvml import NvmlStandin, ScriptedGpu
 
 
 def by_id(done: Done) -> dict[str, dict[str, Any]]:
@@ -18,7 +21,7 @@ def by_id(done: Done) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.real("ollama", "model", "nvml")
 def test_the_figures_are_those_of_the_profiles_model(with_driver: tuple[Patient, NvmlStandin]) -> None:
-    patient, _ = with_driver
+    patient, standin = with_driver
     done = patient("doctor", "--explain", "--json", "--profile", patient.profile)
     found = by_id(done)
     assert done.json["model"] == "starter"
@@ -38,6 +41,31 @@ def test_the_figures_are_those_of_the_profiles_model(with_driver: tuple[Patient,
     three = {figure["basis"]: figure["value_bytes"] for figure in found["three-bits"]["figures"]}
     assert three["nvml"] == 25_769_803_776
     assert "2,048 tokens" in found["num-ctx"]["here"]
+
+    standin.set(ScriptedGpu(errors={"nvmlDeviceGetHandleByIndex_v2": "GPU_IS_LOST"}), ScriptedGpu())
+    shown = by_id(patient("doctor", "--explain", "--json", "--profile", patient.profile))
+    assert "this machine has GPU 1 (NVIDIA GeForce RTX 3090)" in shown["flash-attention"]["here"]
+    standin.set(ScriptedGpu(), errors={"nvmlInitWithFlags": "LIB_RM_VERSION_MISMATCH"})
+    shown = by_id(patient("doctor", "--explain", "--json", "--profile", patient.profile))
+    assert "this machine has cards that cannot be told" in shown["flash-attention"]["here"]
+
+
+@pytest.mark.parametrize(
+    ("cards", "unavailable", "shown"),
+    [
+        ((), nvml.NO_DRIVER, {}),
+        ((), None, {}),
+        ((), "NVML: Driver/library version mismatch", None),
+        ((), "GPU 0: GPU is lost", None),
+        ((Gpu(1, None, "RTX", 24, None),), "GPU 0: GPU is lost", {"GPU 1 (RTX)": 24}),
+        ((Gpu(0, None, "RTX", 24, None), Gpu(2, None, "RTX", 8, None)), None, {"GPU 0 (RTX)": 24, "GPU 2 (RTX)": 8}),
+    ],
+)
+def test_which_cards_there_are(
+    cards: tuple[Gpu, ...], unavailable: str | None, shown: dict[str, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml, "gpus", lambda: nvml.GpuInventory(cards, None, unavailable))
+    assert explain.cards() == shown
 
 
 def test_without_the_model_the_formulas_say_their_inputs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_a_driver_that_hangs_does_not_keep_the_explanation(monkeypatch: pytest.M
     finally:
         ended.set()
     assert code == 0
-    assert "this machine has cards that cannot be told: NVML does not answer" in " ".join(out.getvalue().split())
+    assert "this machine has cards that cannot be told: NVML does not tell of them" in " ".join(out.getvalue().split())
 
 
 def test_a_journal_that_hangs_does_not_keep_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
