@@ -12,7 +12,7 @@ from llmctl.core.checks.facts.service import ServiceFacts, UnitFacts
 from llmctl.core.checks.finding import Check, Finding, Judgement, Remedy, Unknown
 from llmctl.core.checks.security_open import UNSEEN, variables
 from llmctl.core.checks.server_settings import environment
-from llmctl.core.checks.wanted import anew_with
+from llmctl.core.checks.wanted import anew_with, by_unit
 from llmctl.core.checks.words import names
 from llmctl.core.proxy import has_password
 from llmctl.core.serving import go_bool
@@ -45,17 +45,17 @@ def in_process(facts: Facts) -> Iterator[Finding]:
     """Of llmctl's own units the credentials hold it, and the server is handed a forwarder's address."""
     hold = sorted(name for name, value in environment(facts).items() if has_password(name, value))
     if hold:
+        server, without = facts.server, anew_with(facts, dict.fromkeys(hold, ""))
+        if server.owner == "foreign" and by_unit(server.process, facts):
+            remedy = Remedy("take it out of what its unit reads", without)
+        else:
+            install = f"{server.root} install-service{server.which}"
+            remedy = Remedy("have the service hold it, or start the server without it", (install, *without))
         yield Finding(
             f"{names(hold)} of the server has a password, which Ollama prints into its log and hands to its runners",
             "proxies without a password; llmctl's service keeps one as a credential and stands before the proxy itself",
-            Remedy(
-                "have the service hold it, or start the server without it",
-                (
-                    f"{facts.server.root} install-service{facts.server.which}",
-                    *anew_with(facts, dict.fromkeys(hold, "")),
-                ),
-            ),
-            (f"pid {facts.server.pid}",),
+            remedy,
+            (f"pid {server.pid}",),
             hold[0],
         )
 

@@ -262,6 +262,22 @@ def test_how_a_password_leaves_a_unit(scope: Scope | None, name: str) -> None:
         assert "install-service" not in finding.remedy.text
 
 
+@pytest.mark.parametrize(
+    ("unit", "commands"),
+    [
+        ("ollama.service", ["sudo systemctl edit ollama.service", "sudo systemctl restart ollama.service"]),
+        (None, ["sudo llmctl install-service", "unset HTTPS_PROXY", "kill 7", "ollama serve"]),
+    ],
+)
+def test_how_a_password_leaves_a_server(unit: str | None, commands: list[str]) -> None:
+    """Beside Ollama's own unit install-service makes no service, and so holds no password."""
+    given = facts({"HTTPS_PROXY": "http://me:secret@proxy:3128"})
+    process = replace(given.server.processes[0], user="ann", unit=unit)
+    areas = {**given.areas, "server": replace(given.server, processes=(process,))}
+    (finding,) = outcome("security.proxy-password", Facts(areas)).findings
+    assert list(finding.remedy.commands) == commands
+
+
 def test_a_password_is_never_shown() -> None:
     given = facts({"HTTPS_PROXY": "http://me:secret@proxy:3128"})
     assert "secret" not in repr(outcome("security.proxy-password", given).findings)
