@@ -24,9 +24,13 @@ ONE = {"prompt": "1", "options": {"num_predict": 1}}
 def test_what_is_loaded_in_its_place(healthy: Patient, starter_gguf: Path) -> None:
     api = Api(healthy.cli)
     healthy.cli.kill(api.runner)
+    # A probe would load it.
+    healthy.report("model", "--deep")
     assert "runner has ended" in healthy.finding("model.not-resident")["observed"]
 
     api.post("/api/generate", {"model": api.alias, "prompt": "1", "options": {"num_predict": 1, "num_ctx": 1024}})
+    report = healthy.report("model", "--deep")
+    assert "model.no-token" in {unknown["id"] for unknown in report["unknown"]}
     found = healthy.finding("model.wrong-context")
     assert found["observed"] == "1,024 tokens"
     assert found["expected"].startswith("2,048 tokens")
