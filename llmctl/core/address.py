@@ -47,7 +47,7 @@ def parse_host(value: str, variable: str) -> Address:
     if any(character.isspace() for character in host):
         raise UsageError(f"{variable} is not an address: {value}", f"unset {variable}")
     port = int(port_text) if port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535 else None
-    default = SCHEME_PORTS.get(scheme, DEFAULT_PORT) if not port_text else DEFAULT_PORT
+    default = SCHEME_PORTS.get(scheme, DEFAULT_PORT)
     return Address(UNSPECIFIED.get(host, host), default if port is None else port, variable)
 
 

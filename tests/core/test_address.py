@@ -29,6 +29,7 @@ from llmctl.errors import UsageError
         # A port that is none falls back to the default one.
         ("example:99999", "http://example:11434"),
         ("example:x", "http://example:11434"),
+        ("http://example:x", "http://example:80"),
         (' "127.0.0.1:1234" ', "http://127.0.0.1:1234"),
         ("'example:1234'", "http://example:1234"),
     ],
