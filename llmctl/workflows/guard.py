@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from llmctl.core.address import Address
 from llmctl.core.guard.decide import Budget, Decision, decide, judged, loaded, probed
 from llmctl.core.guard.facts import Finding, Limits, Look, Memory
-from llmctl.core.guard.judge import judge
+from llmctl.core.guard.judge import is_starting, judge
 from llmctl.core.guard.watch import watch
 from llmctl.errors import ConsentNeeded, LlmctlError, Refused
 from llmctl.system.guard_note import ModelNote
@@ -71,6 +71,7 @@ class Guard:
         self._own: bool | None = None
         self._stamp: object = None
         self._failure = ""
+        self._starting = False
         self.recorder = Recorder(self.up)
 
     def _impatient(self, url: str) -> Client:
@@ -87,9 +88,14 @@ class Guard:
         try:
             while not self.stop.is_set():
                 self._tick_safely()
-                self._wait(self.limits.interval_seconds)
+                self._wait(self.pause_seconds)
         finally:
             self.teller.stopping()
+
+    @property
+    def pause_seconds(self) -> float:
+        """Until the next look: a server that starts answers soon, and its model is away until then."""
+        return self.limits.soon_seconds if self._starting else self.limits.interval_seconds
 
     def _tick_safely(self) -> None:
         """A look that fails is said once, and the next one is tried."""
@@ -130,6 +136,7 @@ class Guard:
             self._stamp, self._own = None, own
         for model, look in zip(self.lookout.models, looks, strict=True):
             found.append(self._of_model(model, look))
+        self._starting = any(is_starting(look, self.limits) for look in looks)
         self._publish(found)
         self.teller.beat(self.clock())
         return found

@@ -9,7 +9,7 @@ import pytest
 
 from llmctl.core.guard.decide import CAPS, Budget, Taken, decide, loaded, probed
 from llmctl.core.guard.facts import Errand, Finding, Limits, Loaded, Look, Memory, Pause, Runner, Want
-from llmctl.core.guard.judge import judge
+from llmctl.core.guard.judge import is_starting, judge
 from llmctl.core.guard.watch import watch
 from llmctl.core.placement import Buffer, Witnesses
 
@@ -440,3 +440,20 @@ def test_the_guide_says_how_long_a_gpu_is_waited_for_and_what_is_done_then() -> 
     rows = {line.split("|")[1].strip(): line for line in guide.splitlines() if limit in line}
     assert set(rows) == {"`loading`", "`gpu_lost` too"}
     assert "--reset-uvm" in rows["`gpu_lost` too"]
+
+
+@pytest.mark.parametrize(
+    ("look", "starting"),
+    [
+        (replace(ABSENT, unit="starting"), True),
+        (replace(ABSENT, unit="up", server_age_seconds=1.0), True),
+        (replace(ABSENT, unit="up", server_age_seconds=1000.0), False),
+        (replace(ABSENT, unit="up"), False),
+        (replace(ABSENT, unit="awaiting_gpu"), False),
+        (replace(ABSENT, unit="failed"), False),
+        (ABSENT, False),
+        (replace(GOOD, unit="up", server_age_seconds=1.0), False),
+    ],
+)
+def test_a_server_that_its_unit_brings_up_is_looked_at_again_soon(look: Look, starting: bool) -> None:
+    assert is_starting(look, LIMITS) is starting

@@ -71,6 +71,20 @@ def test_two_models_do_not_begin_a_step_at_the_same_look(two: tuple[Guard, list[
     assert next(event.words for event in told if "failed" in event.words).startswith("load of first failed: no server")
 
 
+def test_a_server_that_starts_is_looked_at_again_before_the_interval_is_over(
+    two: tuple[Guard, list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, _ = two
+    starting = replace(GONE, server="absent", server_identity=None, unit="starting")
+    monkeypatch.setattr(guard.lookout, "look", lambda *_, **__: [starting, starting])
+    guard.tick()
+    assert guard.pause_seconds == guard.limits.soon_seconds < guard.limits.interval_seconds
+    failed = replace(starting, unit="failed")
+    monkeypatch.setattr(guard.lookout, "look", lambda *_, **__: [failed, failed])
+    guard.tick()
+    assert guard.pause_seconds == guard.limits.interval_seconds
+
+
 @dataclass
 class Seen(Lookout):
     """Looks at runners that a test says are there."""

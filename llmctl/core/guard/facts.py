@@ -45,10 +45,15 @@ class Limits:
 
     patience: without any progress, until something is called stuck. start: a server may take as long as this to
     answer at first. window: in which each step has its budget. gap: between a step and the same step again, doubled
-    each time. quiet: how long a foreign model must have been idle. probe: between two probes of an idle model.
+    each time. quiet: how long a foreign model must have been idle. probe: between two probes of an idle model. soon:
+    between two looks while a server starts, which is over in a second or two.
     """
 
     interval_seconds: float = 5.0
+
+    @property
+    def soon_seconds(self) -> float:
+        return self.interval_seconds / 5
 
     @property
     def patience_seconds(self) -> float:

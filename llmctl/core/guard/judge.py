@@ -65,21 +65,29 @@ def judge(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
     return _there(want, look, memory, limits, entry)
 
 
+def is_starting(look: Look, limits: Limits) -> bool:
+    """Whether its unit brings the server up, and nothing listens yet."""
+    return look.server == "absent" and (look.unit == "starting" or (look.unit == "up" and is_young(look, limits)))
+
+
+def is_young(look: Look, limits: Limits) -> bool:
+    return look.server_age_seconds is not None and look.server_age_seconds < limits.start_seconds
+
+
 def _no_answer(want: Want, look: Look, memory: Memory, limits: Limits) -> Finding:
     expected = "a server that answers"
     own = f"{want.llmctl} logs tells why; {want.llmctl} up starts it"
     remedy = FOREIGN_REMEDY if look.owner == "foreign" else own
-    young = look.server_age_seconds is not None and look.server_age_seconds < limits.start_seconds
     if look.server == "absent" and look.unit == "awaiting_gpu":
         return _awaiting_gpu(want, look, memory, limits)
-    if look.server == "absent" and (look.unit == "starting" or (look.unit == "up" and young)):
+    if is_starting(look, limits):
         return Finding("loading", look.server_words, expected, "no server yet")
     if look.server in {"absent", "stranger"}:
         steps = REVIVE if look.owner == "llmctl" and look.server == "absent" else ()
         return Finding("not_running", look.server_words, expected, look.server_words, steps, remedy)
     quiet = elapsed(memory.server_quiet_since, look)
     stopped = look.server_state in {"T", "t"}
-    if young and not stopped:
+    if is_young(look, limits) and not stopped:
         return Finding("loading", "the server has started and does not answer yet", expected, "no answer yet")
     if quiet < limits.patience_seconds:
         return Finding("busy", f"the server has not answered for {quiet:.0f} s", expected, "no answer yet")
