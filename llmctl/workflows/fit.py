@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from llmctl.core.gpu import SIZES
 from llmctl.core.memory import fit as verdicts
 from llmctl.core.memory import shape, solve
+from llmctl.core.memory.bandwidth import usual_card
 from llmctl.core.memory.decide import Asked, Card, Host
 from llmctl.core.memory.fit import Fit, Typed, WayOut
 from llmctl.core.memory.needs import Model
 from llmctl.core.memory.ollama import DEFAULT_MARGIN, flash_attention
-from llmctl.core.memory.speed import Speed, usual_card
+from llmctl.core.memory.speed import Speed
 from llmctl.core.model import ModelRef, looks_like_path
 from llmctl.errors import LlmctlError, NotFound, UsageError
 

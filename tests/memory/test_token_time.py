@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llmctl.core.memory.settings import Settings
-from llmctl.core.memory.speed import Read
 from llmctl.core.memory.token_time import (
+    Read,
     Span,
     attended,
     copies,

@@ -11,6 +11,7 @@ from llmctl.core.memory.decide import Asked, Decision, decide
 from llmctl.core.memory.needs import Model
 from llmctl.core.memory.quantize import MIXTURES
 from llmctl.core.memory.solve import Cell, Change, as_quantized, fits_and_uses, largest_context, ways_out
+from llmctl.core.memory.token_time import Read
 
 HOST = 0
 PROMPT_TOKENS = 1024
@@ -227,13 +228,13 @@ def expected_speed(model: Model, decision: Decision) -> roofline.Speed | None:
     if decision.offload is None or needs.weights is None or needs.kv is None or "pooling_type" in shape.keys:
         return None
     weights = model.weights(decision.settings.backend)
-    idle = weights.experts_bytes() * (shape.experts - shape.experts_used) // shape.experts if shape.experts else 0
+    idle = weights.idle_experts_bytes()
     read_share = 1 - idle / sum(needs.weights.values()) if idle else 1.0
     cards = range(1, len(decision.cards) + 1)
     host = int(needs.weights[HOST] * read_share) - weights.input_bytes()
     host_weights = needs.weights[HOST] - weights.input_bytes()
     parameters = sum(tensor.elements for tensor in shape.tensors)
-    read = roofline.Read(
+    read = Read(
         gpu_bytes=tuple(int(needs.weights.get(card, 0) * read_share) for card in cards),
         host_bytes=max(host, 0),
         gpu_cache_bytes=tuple(needs.kv.get(card, 0) // decision.settings.parallel for card in cards),

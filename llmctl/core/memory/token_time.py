@@ -1,6 +1,6 @@
 """Where the time of a token and of a prompt goes: bytes over the bandwidths of memories and links.
 
-Each as a range, from the stated peak to the share of it that is reached (core/memory/speed.py).
+Each as a range, from the stated peak to the share of it that is reached (core/memory/bandwidth.py).
 """
 
 from __future__ import annotations
@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmctl.core.memory.cache import kv_bytes
-from llmctl.core.memory.settings import PADDING, Placement, Settings, padded
-from llmctl.core.memory.shape import Shape
-from llmctl.core.memory.speed import (
+from llmctl.core.memory.bandwidth import (
     ARITHMETIC_SHARE_OF_PEAK,
     GIGA,
     GPU_SHARE_OF_PEAK,
     HOST_GB_PER_SECOND,
     PCIE_GB_PER_SECOND,
-    Read,
     card_of,
 )
+from llmctl.core.memory.cache import kv_bytes
+from llmctl.core.memory.settings import PADDING, Placement, Settings, padded
+from llmctl.core.memory.shape import Shape
 
 # A prompt's batch of so many tokens is computed on a GPU also for the layers in host memory, whose weights are copied
 # there each time (llama.cpp b10760 ggml/src/ggml-cuda/ggml-cuda.cu:5540,5711, ggml/src/ggml-backend.cpp:970).
@@ -39,9 +38,27 @@ class Span:
     least: float
     most: float
 
+    def and_then(self, other: Span) -> Span:
+        return Span(self.least + other.least, self.most + other.most)
+
     def over(self, whole: float) -> Span:
         """As a share of a whole, never more than all of it."""
         return Span(min(1.0, self.least / whole), min(1.0, self.most / whole))
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one token reads. `gpu_bytes` by GPU, `cache_bytes` of a full context, also in GPU and host parts. Of
+    experts a token asks for some, and a batch of a prompt perhaps for all: then `host_weights_bytes` are read."""
+
+    gpu_bytes: tuple[int, ...]
+    host_bytes: int
+    gpu_cache_bytes: tuple[int, ...]
+    host_cache_bytes: int
+    parameters: int
+    batch: int
+    prompt_tokens: int
+    host_weights_bytes: int
 
 
 @dataclass(frozen=True)
@@ -58,16 +75,15 @@ def token_time(read: Read, names: Sequence[str]) -> TokenTime | None:
     cards = [card_of(name) for name in names]
     if any(card is None and size for card, size in zip(cards, read.gpu_bytes, strict=True)):
         return None
-    speeds = [card[0] if card else 1 for card in cards]
 
-    def on_gpus(sizes: Sequence[int]) -> float:
-        return sum(size / (speed * GIGA) for size, speed in zip(sizes, speeds, strict=True))
+    def on_gpus(sizes: Sequence[int]) -> Span:
+        at_peak = sum(size / (card[0] * GIGA) for size, card in zip(sizes, cards, strict=True) if card)
+        return over(at_peak, GPU_SHARE_OF_PEAK)
 
-    cached, host = over(on_gpus(read.gpu_cache_bytes), GPU_SHARE_OF_PEAK), from_host(read.host_cache_bytes)
     return TokenTime(
-        over(on_gpus(read.gpu_bytes), GPU_SHARE_OF_PEAK),
-        from_host(read.host_bytes),
-        Span(cached.least + host.least, cached.most + host.most),
+        on_gpus(read.gpu_bytes),
+        between(read.host_bytes, HOST_GB_PER_SECOND),
+        on_gpus(read.gpu_cache_bytes).and_then(between(read.host_cache_bytes, HOST_GB_PER_SECOND)),
     )
 
 
@@ -76,8 +92,9 @@ def over(at_peak: float, shares: tuple[float, float]) -> Span:
     return Span(at_peak / shares[1], at_peak / shares[0])
 
 
-def from_host(size_bytes: int) -> Span:
-    slow, fast = HOST_GB_PER_SECOND
+def between(size_bytes: float, gb_per_second: tuple[float, float]) -> Span:
+    """Seconds for so many bytes, at two speeds, the slower first."""
+    slow, fast = gb_per_second
     return Span(size_bytes / (fast * GIGA), size_bytes / (slow * GIGA))
 
 
@@ -104,10 +121,13 @@ def crossing_bytes(shape: Shape, context: int) -> int:
 def prompt_seconds(parameters: int, names: Sequence[str]) -> Span | None:
     """The arithmetic of one token of a prompt, by the slowest of the cards; None where one is not known."""
     cards = [card_of(name) for name in names]
-    arithmetic = [card[1] for card in cards if card]
-    if not arithmetic or len(arithmetic) < len(cards):
-        return None
-    return over(2.0 * parameters / (min(arithmetic) * 1e12), ARITHMETIC_SHARE_OF_PEAK)
+    return None if None in cards else arithmetic_seconds(parameters, cards)
+
+
+def arithmetic_seconds(parameters: int, cards: Sequence[tuple[int, int] | None]) -> Span | None:
+    """Two operations with each parameter, by the slowest of the cards that are known; None where none is."""
+    known = [card[1] for card in cards if card]
+    return over(2.0 * parameters / (min(known) * 1e12), ARITHMETIC_SHARE_OF_PEAK) if known else None
 
 
 def copies(tokens: int, batch: int) -> int:
@@ -125,5 +145,4 @@ def link_seconds(size_bytes: float, generation: int | None, width: int | None) -
 
 
 def usual_link_seconds(size_bytes: float) -> Span:
-    slow, fast = PCIE_GB_PER_SECOND
-    return Span(size_bytes / (fast * GIGA), size_bytes / (slow * GIGA))
+    return between(size_bytes, PCIE_GB_PER_SECOND)

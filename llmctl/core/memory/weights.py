@@ -50,6 +50,7 @@ class Weights:
         self._layer_bytes: list[tuple[int, int]] = [(0, 0)] * shape.layers
         self._of_layer: list[list[_Part]] = [[] for _ in range(shape.layers)]
         self._twice = shape.architecture in TWICE_ON_HOST
+        self._experts = shape.experts, shape.experts_used
         self.unknown_types: tuple[str, ...] = ()
         unknown = set()
         for tensor in shape.tensors:
@@ -115,9 +116,11 @@ class Weights:
             return tuple(sorted(set(placement.layers)))
         return (placement.layers[0],) if part.role == "first" else (HOST,)
 
-    def experts_bytes(self) -> int:
-        """Bytes of the experts, of which a token reads only some."""
-        return sum(part.host_bytes for parts in self._of_layer for part in parts if "exps" in part.name)
+    def idle_experts_bytes(self) -> int:
+        """Bytes of the experts that a token does not read."""
+        every, used = self._experts
+        held = sum(part.host_bytes for parts in self._of_layer for part in parts if "exps" in part.name)
+        return held * (every - used) // every if every else 0
 
     def input_bytes(self) -> int:
         """The embedding tables, of which a token reads one row."""

@@ -19,7 +19,7 @@ from llmctl.system import learnt
 if TYPE_CHECKING:
     from llmctl.core.checks.facts.models import ResidentFacts
     from llmctl.core.memory.needs import Model
-    from llmctl.core.memory.speed import Read
+    from llmctl.core.memory.token_time import Read
     from llmctl.core.placement import Buffer
     from llmctl.core.profile import ModelSpec
     from llmctl.system.learnt import Learnt
@@ -147,11 +147,11 @@ def cards_of(given: Given, one: ResidentFacts, devices: Iterable[str]) -> tuple[
 def read_of(model: Model, lines: Iterable[Buffer], devices: tuple[str, ...], one: ResidentFacts, asked: int) -> Read:
     """What a token reads when the cache is full, by the runner's own lines. `asked`: slots of the profile."""
     from llmctl.core.memory.fit import PROMPT_TOKENS
-    from llmctl.core.memory.speed import Read
+    from llmctl.core.memory.token_time import Read
 
     shape, weights = model.shape, model.weights("cuda")
     every = sum(tensor.size_bytes or 0 for tensor in shape.tensors)
-    idle = weights.experts_bytes() * (shape.experts - shape.experts_used) // shape.experts if shape.experts else 0
+    idle = weights.idle_experts_bytes()
     used = 1 - idle / every if idle and every else 1.0
     slots, host_weights = number(one, "-np", asked), on_host(model, lines)
 
