@@ -13,9 +13,10 @@ from llmctl.core.checks.facts.models import ModelsFacts, ResidentFacts
 from llmctl.core.checks.facts.server import Runner, ServerFacts
 from llmctl.core.checks.facts.service import GuardFacts, ServiceFacts, UnitFacts
 from llmctl.core.checks.facts.shell import ShellFacts
-from llmctl.core.checks.facts.store import StoreFacts, Trouble
+from llmctl.core.checks.facts.store import Trouble
 from llmctl.core.checks.finding import SEVERITIES, Check, Finding, Judgement, Remedy, Severity, Unknown
 from llmctl.core.unit import ENGINE
+from tests.core.checks.test_store import SOUND as STORE
 
 GIB = 1 << 30
 CAUSE, OTHER, LAST = "store.space", "service.guard-degraded", "model.not-resident"
@@ -85,17 +86,6 @@ def test_a_server_that_was_ended_explains_no_orphan(severity: Severity, told: st
 # The same with the real checks: what a machine has, and how the check comes out that is about the worse of it.
 SERVER = ServerFacts("http://127.0.0.1:11434", "profile", "answers", owner="llmctl", pid=7)
 DOWN = replace(SERVER, answer="absent", words="nothing listens there", pid=None, ended=True)
-STORE = StoreFacts(
-    "/models",
-    there=True,
-    readable=True,
-    user="ollama",
-    own=True,
-    used=True,
-    free_bytes=100 * GIB,
-    total_bytes=500 * GIB,
-    mounted_at="/",
-)
 LOW = replace(STORE, free_bytes=GIB // 2)
 UNPINNED = replace(STORE, corrupt=(Trouble("old:latest", "it is no JSON", wanted=False),))
 READ_ONLY = replace(STORE, read_only=True)
